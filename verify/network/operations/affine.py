@@ -43,7 +43,7 @@ class Conv(Operation):
     def shape(self, node: Node, inputs: Sequence[Shape], parameters: Mapping[str, Shape]) -> Shape:
         (x,), weight = inputs, parameters["weight"]
         groups = cast(int, node.attributes["groups"])
-        require(len(weight) == len(x) >= 2, node, f"weight {weight} does not fit input {x}")
+        require(len(weight) == len(x) + 1 >= 3, node, f"weight {weight} does not fit input {x}")
         require(weight[1] * groups == x[0] and weight[0] % groups == 0, node, f"{groups} groups do not fit {weight}")
         require(parameters.get("bias", weight[:1]) == weight[:1], node, f"bias does not fit weight {weight}")
         return (weight[0], *window_shape(node, x[1:], weight[2:]))
