@@ -1,0 +1,23 @@
+"""Guarantees with a stated confidence, from fresh data: finite samples, no assumption on the distribution.
+
+fresh inputs ──► disjoint (no calibration row among them) ──► deviations d_1 ... d_n
+    P(d > eps)        clopper_pearson        E[min(d, cap)]    betting, empirical_bernstein, hoeffding
+    quantile of d     tolerance (Wilks)      whole curve       dkw
+                                     └──► certificate: numbers, hashes and the claim in words
+"""
+
+from verify.statistical.clopper_pearson import rate_lower, rate_upper, samples_needed
+from verify.statistical.disjoint import check_disjoint, read_calibration_rows, row_hashes
+from verify.statistical.tolerance import Tolerance, tolerance_rank, tolerance_upper
+
+__all__ = [
+    "Tolerance",
+    "check_disjoint",
+    "rate_lower",
+    "rate_upper",
+    "read_calibration_rows",
+    "row_hashes",
+    "samples_needed",
+    "tolerance_rank",
+    "tolerance_upper",
+]
