@@ -1,0 +1,144 @@
+"""Backward elimination: remove, again and again, the channel whose loss after compensation is smallest.
+
+With H = (C_AA + lambda I)^{-1} and the current solution S = H B_A, removing the coordinates t of one channel raises the
+optimal (ridge) loss by exactly
+
+    cost_t = tr( S_t^T (H_tt)^{-1} S_t ),
+
+after which  H <- H - H_:t H_tt^{-1} H_t:   and   S <- S - H_:t H_tt^{-1} S_t   are the inverse and the solution for the
+smaller set (structured optimal brain surgery with the exact least-squares Hessian). One pass gives the order of
+removal and the loss for every number of kept channels. A channel read by several consumers costs the weighted sum of
+their losses.
+
+Reference: Hassibi & Stork 1993 (OBS); Xie et al. 2021 for the forward twin. Theory: theory_notes/greedy_elimination.md.
+Not claimed: that the set is optimal; backward elimination has no useful worst-case ratio.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from provable.compensation.least_squares import SMALLEST_RIDGE
+from provable.compensation.moments import Matrix, Regression
+
+Blocks = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class View:
+    """How one consumer sees the channels of a group.
+
+    Attributes:
+        regression: the consumer's least-squares problem.
+        blocks: (channels, size) coordinates of each channel; coordinates in no block always stay.
+        scale: factor of this consumer's loss in the group's loss.
+    """
+
+    regression: Regression
+    blocks: Blocks
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Elimination:
+    """The order in which channels leave, and what each count costs.
+
+    Attributes:
+        order: channels, first removed first; a full permutation.
+        losses: (channels + 1,) losses[k] = ridge loss with k channels kept, never rising with k.
+    """
+
+    order: tuple[int, ...]
+    losses: Matrix
+
+    def kept(self, count: int) -> tuple[int, ...]:
+        """The `count` channels that stay, in increasing order."""
+        return tuple(sorted(self.order[len(self.order) - count :]))
+
+
+def eliminate(views: Sequence[View], *, ridge: float = SMALLEST_RIDGE) -> Elimination:
+    """Order of removal by exact loss after compensation, summed over the consumers.
+
+    Args:
+        views: one per consumer; the same channels in each.
+        ridge: relative to the mean diagonal of each covariance, > 0.
+
+    Returns:
+        Order and losses. Ties go to the channel with the larger index, so duplicates leave last-first.
+    """
+    sides = [_Side(view, ridge) for view in views]
+    alive = list(range(len(views[0].blocks)))
+    losses = [sum(side.loss for side in sides)]
+    order: list[int] = []
+    while alive:
+        costs = np.sum([side.costs(alive) for side in sides], axis=0)
+        channel = alive[len(costs) - 1 - int(np.argmin(costs[::-1]))]
+        for side in sides:
+            side.remove(channel)
+        alive.remove(channel)
+        order.append(channel)
+        losses.append(losses[-1] + max(float(costs.min()), 0.0))
+    return Elimination(tuple(order), np.array(losses[::-1]))
+
+
+class _Side:
+    """One consumer's inverse H and solution S, downdated in place."""
+
+    def __init__(self, view: View, ridge: float) -> None:
+        covariance, cross = view.regression.covariance, _in_row_space(view.regression.cross)
+        self.scale = view.scale
+        self.blocks = view.blocks.copy()
+        self.inverse = _inverse(covariance, ridge)
+        self.solution = self.inverse @ cross
+        self.loss = view.scale * max(view.regression.total - float(np.einsum("dn,dn->", cross, self.solution)), 0.0)
+        self.live = np.ones(len(covariance), dtype=bool)
+
+    def costs(self, alive: list[int]) -> Matrix:
+        """Rise of the loss for each channel in `alive`."""
+        blocks = self.blocks[alive]
+        inner = self.inverse[blocks[:, :, None], blocks[:, None, :]]  # (alive, size, size)
+        solution = self.solution[blocks]  # (alive, size, n)
+        rise: Matrix = np.einsum("asn,asn->a", solution, np.linalg.solve(inner, solution))
+        return self.scale * rise
+
+    def remove(self, channel: int) -> None:
+        """Downdate to the set without `channel`."""
+        t = self.blocks[channel]
+        column = self.inverse[:, t]  # (d, size)
+        gain = np.linalg.solve(self.inverse[np.ix_(t, t)], column.T)  # (size, d)
+        self.solution -= gain.T @ self.solution[t]
+        self.inverse -= column @ gain
+        self.live[t] = False
+        if 2 * int(self.live.sum()) < len(self.live):
+            self._compact()
+
+    def _compact(self) -> None:
+        """Drop the rows and columns that removal has emptied."""
+        where = np.flatnonzero(self.live)
+        self.inverse, self.solution = self.inverse[np.ix_(where, where)], self.solution[where]
+        self.blocks = (np.cumsum(self.live) - 1)[self.blocks]  # entries of removed channels are never read
+        self.live = np.ones(len(where), dtype=bool)
+
+
+def _inverse(covariance: Matrix, ridge: float) -> Matrix:
+    identity = np.eye(len(covariance))
+    mean = float(np.trace(covariance)) / max(len(covariance), 1) or 1.0
+    while True:
+        try:
+            factor = cho_factor(covariance + ridge * mean * identity, lower=True)
+            inverse: Matrix = cho_solve(factor, identity)
+            return inverse
+        except LinAlgError:
+            ridge *= 10.0
+
+
+def _in_row_space(cross: Matrix) -> Matrix:
+    """The targets rotated into their own row space: the same losses with at most d columns."""
+    if cross.shape[1] <= cross.shape[0]:
+        return cross
+    left, values, _ = np.linalg.svd(cross, full_matrices=False)
+    rotated: Matrix = left * values
+    return rotated
