@@ -6,13 +6,22 @@ fresh inputs ──► disjoint (no calibration row among them) ──► deviat
                                      └──► certificate: numbers, hashes and the claim in words
 """
 
+from verify.statistical.betting import betting_upper
 from verify.statistical.clopper_pearson import rate_lower, rate_upper, samples_needed
 from verify.statistical.disjoint import check_disjoint, read_calibration_rows, row_hashes
+from verify.statistical.dkw import ExceedanceCurve, exceedance_curve
+from verify.statistical.empirical_bernstein import empirical_bernstein_upper
+from verify.statistical.hoeffding import hoeffding_upper
 from verify.statistical.tolerance import Tolerance, tolerance_rank, tolerance_upper
 
 __all__ = [
+    "ExceedanceCurve",
     "Tolerance",
+    "betting_upper",
     "check_disjoint",
+    "empirical_bernstein_upper",
+    "exceedance_curve",
+    "hoeffding_upper",
     "rate_lower",
     "rate_upper",
     "read_calibration_rows",

@@ -57,10 +57,14 @@ def test_scipy_alone_is_not_an_upper_bound() -> None:
 
 
 def coverage(bounds: list[float], rate: Fraction) -> Fraction:
-    """Exact ``P(rate <= bound(K))`` for K ~ Bin(n, rate): bounds grow with k, so it is an upper tail."""
+    """``P(rate <= bound(K))`` for K ~ Bin(n, rate), exact up to n = 60 and rounded down beyond.
+
+    Bounds grow with k, so it is an upper tail.
+    """
     n = len(bounds) - 1
     uncovered = sum(1 for b in bounds if Fraction(b) < rate)
-    return Fraction(1) if uncovered == 0 else 1 - binomial_tail(n, uncovered - 1, rate)
+    tail = binomial_tail if n <= 60 else binomial_tail_upper
+    return Fraction(1) if uncovered == 0 else 1 - tail(n, uncovered - 1, rate)
 
 
 def hardest_rates(bounds: list[float]) -> list[Fraction]:
