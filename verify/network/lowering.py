@@ -11,6 +11,7 @@ Operands that do not depend on the input are `Constant` and are folded by the re
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -120,11 +121,12 @@ class Lowering:
         op: str,
         inputs: Sequence[Value],
         batch: int | None,
-        roles: Mapping[str, Constant] | None = None,
+        roles: Mapping[str, Constant] = MappingProxyType({}),
+        /,
         **attributes: Attribute,
     ) -> Value:
         """Add a node; `batch` is the batch axis of its whole tensor."""
-        keys = {role: self.parameter(c.key, _floating(c, name)) for role, c in (roles or {}).items()}
+        keys = {role: self.parameter(c.key, _floating(c, name)) for role, c in roles.items()}
         node = Node(name, op, tuple(v.name for v in inputs), (), keys, attributes)
         if name in self._shapes:
             raise ModelError(f"value {name!r} is defined twice")
@@ -146,6 +148,10 @@ class Lowering:
         self.nodes = renamed
         self._shapes[name] = self._shapes.pop(linear.name)
         return replace(linear, name=name)
+
+    def remove(self, name: str) -> None:
+        """Take back a node that nothing reads."""
+        del self.nodes[name], self._shapes[name]
 
     def free_name(self, name: str) -> str:
         """`name`, or the first numbered form of it that no value has."""
@@ -217,7 +223,7 @@ class Lowering:
 
     def elementwise(self, name: str, op: str, value: Value, **attributes: Attribute) -> Value:
         """An op that keeps the shape."""
-        return self.emit(name, op, (value,), value.batch, **attributes)
+        return self.emit(name, op, (value,), value.batch, {}, **attributes)
 
     def leading_batch(self, value: Value, name: str) -> Value:
         """`value` with its first axis as the batch axis, for ops that fix the layout (batch, channels, ...)."""
@@ -267,7 +273,7 @@ class Lowering:
 
     def mean(self, name: str, value: Value, axes: Sequence[int], keepdims: bool) -> Value:
         """Mean over axes of the whole tensor."""
-        sample = tuple(sorted(value.axis(a, name) for a in axes))
+        sample = tuple(value.axis(a, name) for a in axes)
         batch = value.batch
         if batch is not None and not keepdims:
             batch -= sum(normal_axis(a, len(value.shape), name) < batch for a in axes)

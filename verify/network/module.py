@@ -95,7 +95,7 @@ class NetworkModule(nn.Module):
 
 
 def _as_array(parameter: nn.Parameter, dtype: "np.dtype[np.generic]") -> Array:
-    return cast(Array, parameter.detach().cpu().numpy().astype(dtype))
+    return parameter.detach().cpu().numpy().astype(dtype)
 
 
 def _pointwise(function: Callable[[Tensor], Tensor]) -> Callable[[Node, Network], Step]:

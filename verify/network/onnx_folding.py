@@ -7,7 +7,7 @@ are those at batch size one and are marked `sized`.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -30,9 +30,9 @@ def _binary(function: Callable[..., Array]) -> Fold:
 
 def _divide(a: Array, b: Array) -> Array:
     if a.dtype.kind == "f":
-        return cast(Array, a / b)
+        return a / b
     quotient = np.abs(a) // np.abs(b)  # ONNX integers divide toward zero
-    return cast(Array, (quotient * np.sign(a) * np.sign(b)).astype(a.dtype))
+    return (quotient * np.sign(a) * np.sign(b)).astype(a.dtype)
 
 
 def _cast(x: list[Array], attributes: Attributes, node: str) -> Array:
@@ -96,13 +96,13 @@ def _slice(x: list[Array], attributes: Attributes, node: str) -> Array:
     index = [slice(None)] * x[0].ndim
     for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True):
         index[axis] = slice(start, stop if not (step < 0 and stop < -(2**31)) else None, step)
-    return cast(Array, x[0][tuple(index)])
+    return x[0][tuple(index)]
 
 
 def _range(x: list[Array], attributes: Attributes, node: str) -> Array:
     start, stop, step = (a.reshape(()) for a in x)
     check_size((max(0, math.ceil((float(stop) - float(start)) / float(step))),), node)
-    return np.arange(start, stop, step, dtype=x[0].dtype)
+    return np.asarray(np.arange(start.item(), stop.item(), step.item(), dtype=x[0].dtype))
 
 
 def _reduce(function: Callable[..., Any]) -> Fold:
@@ -120,8 +120,8 @@ def _unary(function: Callable[[Array], Array]) -> Fold:
 FOLDS: dict[str, Fold] = {
     "Add": _binary(np.add), "Sub": _binary(np.subtract), "Mul": _binary(np.multiply), "Div": _binary(_divide),
     "Pow": _binary(lambda a, b: np.power(a, b).astype(a.dtype)), "Max": _binary(np.maximum), "Min": _binary(np.minimum),
-    "Equal": _binary(np.equal), "Greater": _binary(np.greater), "Less": _binary(np.less), "And": _binary(np.logical_and),
-    "Or": _binary(np.logical_or), "Where": _binary(np.where), "Mod": _binary(np.mod),
+    "Equal": _binary(np.equal), "Greater": _binary(np.greater), "Less": _binary(np.less),
+    "And": _binary(np.logical_and), "Or": _binary(np.logical_or), "Where": _binary(np.where), "Mod": _binary(np.mod),
     "Neg": _unary(np.negative), "Sqrt": _unary(np.sqrt), "Not": _unary(np.logical_not), "Identity": _unary(np.asarray),
     "Reciprocal": _unary(np.reciprocal), "Floor": _unary(np.floor), "Ceil": _unary(np.ceil), "Abs": _unary(np.abs),
     "Cast": _cast, "CastLike": _cast_like, "ConstantOfShape": _constant_of_shape, "Expand": _expand, "Tile": _tile,

@@ -4,6 +4,7 @@ A function receives a `Call` (the ONNX node with its operands resolved) and emit
 returns a `Constant`. Operators whose operands are all constant are folded by `onnx_folding` instead.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,18 +18,34 @@ from verify.network.lowering import Constant, Lowering, Operand, Value, broadcas
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The ONNX operator a value came from, and the value it was applied to."""
+
+    op: str
+    value: Value
+
+
+@dataclass(frozen=True)
 class Call:
-    """One ONNX node: `operands` are None where an optional input is left out; `uses` counts readers of a tensor."""
+    """One ONNX node.
+
+    Attributes:
+        name: of its first output, and of the node of the graph it becomes.
+        operands: None where an optional input is left out; `inputs` are the names of the tensors.
+        uses: how often each tensor is read.
+        sources: values that came out of a MatMul or Sigmoid -> what went into it, for fusion.
+    """
 
     op: str
     name: str
     operands: tuple[Operand | None, ...]
+    inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     opset: int
     lowering: Lowering
     uses: Mapping[str, int]
-    products: set[str]
+    sources: dict[str, "Origin"]
 
     def refuse(self, reason: str) -> UnsupportedOperation:
         """The error for a form of the operator that has no exact counterpart."""
@@ -70,6 +87,12 @@ class Call:
         if constant.array.dtype.kind != "i":
             raise ModelError(f"node {self.name!r} ({self.op}): its {what or attribute} are not integers")
         return tuple(int(i) for i in constant.array.reshape(-1))
+
+    def origin(self, index: int, op: str) -> Origin | None:
+        """Where operand `index` came from, if directly from `op` and nothing else reads it."""
+        tensor = self.inputs[index]
+        origin = self.sources.get(tensor)
+        return origin if origin is not None and origin.op == op and self.uses[tensor] == 1 else None
 
     def number(self, index: int, attribute: str, default: float) -> float:
         """A scalar given as an attribute or as a constant input."""
@@ -141,28 +164,25 @@ def _softmax(call: Call) -> Result:
 
 
 def _add(call: Call) -> Result:
-    a, b = call.operands
-    if isinstance(a, Constant):
-        a, b = b, a
-    if not isinstance(b, Constant):
-        return call.lowering.of_two(call.name, "add", call.value(0), call.value(1))
-    value = cast(Value, a)
-    bias = _as_bias(call, value, b)
-    if bias is not None:
-        return call.lowering.add_bias(value, call.name, bias)
-    return call.lowering.with_constant(call.name, "shift", value, b)
+    for i, constant in enumerate(call.operands):
+        value = call.operands[1 - i]
+        if isinstance(constant, Constant) and isinstance(value, Value):
+            bias = _as_bias(call, 1 - i, value, constant)
+            if bias is not None:
+                return call.lowering.add_bias(value, call.name, bias)
+            return call.lowering.with_constant(call.name, "shift", value, constant)
+    return call.lowering.of_two(call.name, "add", call.value(0), call.value(1))
 
 
-def _as_bias(call: Call, value: Value, constant: Constant) -> Constant | None:
-    """The constant as the bias of the matrix product that `value` is, if nothing else reads that product."""
-    if value.name not in call.products or call.uses[value.name] != 1:
+def _as_bias(call: Call, index: int, value: Value, constant: Constant) -> Constant | None:
+    """The constant as the bias of the matrix product that operand `index` is, if nothing else reads it."""
+    if call.origin(index, "MatMul") is None:
         return None
     node, shape = call.lowering.nodes[value.name], constant.array.shape
     size = node.shape[-1]
     if constant.array.size != size or (size > 1 and shape[-1:] != (size,)) or len(shape) > len(value.shape):
         return None
-    column = value.batch == len(value.shape) - 1  # product of a constant with a column vector
-    return None if column else replace(constant, array=constant.array.reshape(size))
+    return replace(constant, array=constant.array.reshape(size))
 
 
 def _sub(call: Call) -> Result:
@@ -191,7 +211,18 @@ def _mul(call: Call) -> Result:
         a, b = b, a
     if isinstance(a, Value) and isinstance(b, Constant):
         return call.lowering.with_constant(call.name, "scale", a, b)
-    return call.lowering.of_two(call.name, "multiply", call.value(0), call.value(1))
+    x, y = call.value(0), call.value(1)
+    for i, other in ((0, y), (1, x)):
+        gate = call.origin(i, "Sigmoid")
+        if gate is not None and gate.value == other:
+            call.lowering.remove(call.inputs[i])
+            return call.lowering.elementwise(call.name, "silu", other)
+    return call.lowering.of_two(call.name, "multiply", x, y)
+
+
+def _sigmoid(call: Call) -> Result:
+    call.sources[call.name] = Origin("Sigmoid", call.value())
+    return call.lowering.elementwise(call.name, "sigmoid", call.value())
 
 
 def _div(call: Call) -> Result:
@@ -216,7 +247,7 @@ def _sum(call: Call) -> Result:
     total = call.operands[0]
     for i, operand in enumerate(call.operands[1:], start=2):
         name = call.name if i == len(call.operands) else call.lowering.free_name(f"{call.name}/{i}")
-        total = cast(Operand, _add(replace(call, name=name, operands=(total, operand), products=set())))
+        total = cast(Operand, _add(replace(call, name=name, operands=(total, operand), inputs=("", ""), sources={})))
     assert total is not None
     return total
 
@@ -224,7 +255,7 @@ def _sum(call: Call) -> Result:
 def _matmul(call: Call) -> Result:
     a, b = call.operands[0], call.operands[1]
     if isinstance(a, Value) and isinstance(b, Constant) and b.array.ndim == 2:
-        call.products.add(call.name)
+        call.sources[call.name] = Origin("MatMul", a)
         return call.lowering.linear(call.name, a, replace(b, array=b.array.T))
     if isinstance(a, Constant) and isinstance(b, Value) and a.array.ndim == 2:
         return _constant_times_value(call, a, b)
@@ -237,7 +268,7 @@ def _constant_times_value(call: Call, weight: Constant, value: Value) -> Result:
     """``W x``: a linear map of the last axis but one (the only one of a vector)."""
     rank = len(value.shape)
     if rank == 1:
-        call.products.add(call.name)
+        call.sources[call.name] = Origin("MatMul", value)
         return call.lowering.linear(call.name, value, weight)
     if value.batch == rank - 1:  # a column: removing the batch axis leaves the vector
         return call.lowering.emit(call.name, "linear", (value,), rank - 1, {"weight": weight})
@@ -560,7 +591,7 @@ def _gather(call: Call) -> Result:
 
 def pick(lowering: Lowering, name: str, value: Value, axis: int, indices: Sequence[int]) -> Value:
     """Entries `indices` of one axis: a slice if they are evenly spaced and rising, else single ones joined."""
-    steps = {b - a for a, b in zip(indices, indices[1:], strict=False)} or {1}
+    steps = {b - a for a, b in itertools.pairwise(indices)} or {1}
     if len(steps) == 1 and min(steps) >= 1:
         return lowering.slice(name, value, {axis: (indices[0], indices[-1] + 1, min(steps))})
     parts = [lowering.slice(lowering.free_name(f"{name}/{i}"), value, {axis: (i, i + 1, 1)}) for i in indices]
@@ -639,7 +670,7 @@ def _cast(call: Call) -> Result:
 
 
 OPERATORS: dict[str, Handler] = {
-    "Relu": _activation("relu"), "Sigmoid": _activation("sigmoid"), "Tanh": _activation("tanh"),
+    "Relu": _activation("relu"), "Sigmoid": _sigmoid, "Tanh": _activation("tanh"),
     "Erf": _activation("erf"), "HardSwish": _activation("hardswish"), "Swish": _activation("silu"),
     "LeakyRelu": _leaky_relu, "PRelu": _prelu, "HardSigmoid": _hard_sigmoid, "Gelu": _gelu, "Clip": _clip,
     "Max": _extremum, "Min": _extremum, "Softmax": _softmax,

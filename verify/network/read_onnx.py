@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from verify.errors import ModelError, UnsupportedOperation, VerifyError
+from verify.network.files import read_bytes
 from verify.network.graph import Array, Network, Shape
 from verify.network.lowering import Constant, Lowering, Operand, Value
 from verify.network.onnx_folding import FOLDS
-from verify.network.onnx_operators import OPERATORS, Call
+from verify.network.onnx_operators import OPERATORS, Call, Origin
 
 OPSETS = range(8, 24)
-MAX_BYTES = 1 << 31  # protobuf cannot hold more
 MAX_NODES = 200_000
 _ELEMENT_TYPES = {1: np.float32, 10: np.float16, 11: np.float64, 6: np.int32, 7: np.int64, 9: np.bool_}
 
@@ -51,22 +51,6 @@ def read_onnx(source: Path | str | bytes) -> Network:
         raise ModelError(f"{place}: {error}") from error
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, ZeroDivisionError) as error:
         raise ModelError(f"{place}: malformed ONNX graph: {type(error).__name__}: {error}") from error
-
-
-def read_bytes(path: Path, expected: str, limit: int = MAX_BYTES) -> bytes:
-    """The content of a regular file of at most `limit` bytes."""
-    if not path.exists():
-        raise ModelError(f"{path}: no such file; expected {expected}")
-    if not path.is_file():
-        raise ModelError(f"{path}: not a regular file; expected {expected}")
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(data) > limit:
-        raise ModelError(f"{path}: larger than the limit of {limit} bytes")
-    return data
 
 
 def _parse(data: bytes) -> onnx.ModelProto:
@@ -96,7 +80,7 @@ class _Reader:
         self.tensors[name] = self.lowering.input
         self.uses = Counter(i for node in self.graph.node for i in node.input)
         self.uses.update(o.name for o in self.graph.output)
-        self.products: set[str] = set()
+        self.sources: dict[str, Origin] = {}
 
     def read(self) -> Network:
         for node in self.graph.node:
@@ -148,15 +132,15 @@ class _Reader:
         if node.op_type in ("Shape", "Size"):
             return [self._extent(node, operands[0], attributes)]
         constants = [o for o in operands if isinstance(o, Constant)]
-        if len(constants) == sum(o is not None for o in operands) and node.op_type in FOLDS and len(outputs) == 1:
-            if not (node.op_type == "Expand" and constants[1].sized):
-                return [_fold(node, constants, attributes)]
+        if len(constants) == len(operands) and node.op_type in FOLDS and not _per_sample(node, constants):
+            return [_fold(node, constants, attributes)]
         handler = OPERATORS.get(node.op_type)
         if handler is None:
             raise UnsupportedOperation(node.op_type, _name(node), OPERATORS)
         call = Call(
-            node.op_type, outputs[0], operands, outputs, attributes, self.opset, self.lowering, self.uses, self.products
-        )
+            node.op_type, outputs[0], operands, tuple(node.input), outputs, attributes,
+            self.opset, self.lowering, self.uses, self.sources,
+        )  # fmt: skip
         result = handler(call)
         return list(result) if isinstance(result, tuple) else [result]
 
@@ -184,6 +168,11 @@ def _fold(node: onnx.NodeProto, constants: list[Constant], attributes: dict[str,
     moved = node.op_type in ("Identity", "Cast", "CastLike", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Expand")
     key = floats[0].key if floats and moved else node.output[0]
     return Constant(array, key, node.output[0], any(c.sized for c in constants))
+
+
+def _per_sample(node: onnx.NodeProto, constants: list[Constant]) -> bool:
+    """A constant repeated for every sample stays a value of its own."""
+    return node.op_type == "Expand" and constants[1].sized
 
 
 def _name(node: onnx.NodeProto) -> str:
