@@ -20,11 +20,10 @@ MODULES = sorted(
 
 
 def bound_by_import(name: str) -> set[str]:
-    """Public names that a package's init file imports from the project, at top level."""
+    """Public names that a package's init file imports from the project, at once or on first use (TYPE_CHECKING)."""
     tree = ast.parse((ROOT.joinpath(*name.split(".")) / "__init__.py").read_text(encoding="utf-8"))
-    statements = [
-        n for n in tree.body if isinstance(n, ast.ImportFrom) and (n.module or "").startswith(("verify", "provable"))
-    ]
+    lazy = [n for block in tree.body if isinstance(block, ast.If) for n in block.body]
+    statements = [n for n in [*tree.body, *lazy] if isinstance(n, ast.ImportFrom) and (n.module or "").startswith(TOP)]
     names = {alias.asname or alias.name for statement in statements for alias in statement.names}
     return {n for n in names if not n.startswith("_")}
 
