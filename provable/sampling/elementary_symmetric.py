@@ -1,0 +1,50 @@
+"""Elementary symmetric polynomials of non-negative numbers, as logarithms.
+
+    e_r(x) = sum over the r-element subsets S of prod_{i in S} x_i
+    e_r(x_1..x_n) = e_r(x_1..x_{n-1}) + x_n e_{r-1}(x_1..x_{n-1})
+
+All terms are non-negative: nothing cancels, and logarithms keep widths in the thousands from over- and
+underflowing.
+"""
+
+import numpy as np
+
+from provable.sampling.design import Array
+
+
+def log_elementary_table(values: Array, order: int) -> Array:
+    """``(n + 1, order + 1)``: entry [i, r] = log e_r of the first i values (-inf where e_r = 0)."""
+    with np.errstate(divide="ignore"):
+        logs = np.log(values)
+    table = np.full((values.size + 1, order + 1), -np.inf)
+    table[:, 0] = 0.0
+    for i, log_value in enumerate(logs):
+        table[i + 1, 1:] = np.logaddexp(table[i, 1:], table[i, :-1] + log_value)
+    return table
+
+
+def log_elementary(values: Array, order: int) -> Array:
+    """``(order + 1,)``: log e_0, ..., log e_order of all values."""
+    return np.asarray(log_elementary_table(values, order)[-1])
+
+
+def log_leave_one_out(values: Array, order: int) -> Array:
+    """``(n,)``: log e_order of the values without the i-th, for each i; no division, hence no cancellation."""
+    return log_leave_one_out_pair(values, order)[0]
+
+
+def log_leave_one_out_pair(values: Array, order: int) -> tuple[Array, Array]:
+    """log e_order and log e_{order-1} (-inf for order 0) of the values without the i-th, from the same two tables."""
+    before = log_elementary_table(values, order)[:-1]
+    after = log_elementary_table(values[::-1], order)[:-1][::-1]
+    top = log_sum(before + after[:, ::-1])
+    below = log_sum(before[:, :-1] + after[:, -2::-1]) if order else np.full(values.size, -np.inf)
+    return top, below
+
+
+def log_sum(logs: Array) -> Array:
+    """Logarithm of the sum of exponentials along the last axis."""
+    peak = logs.max(axis=-1)
+    finite = np.where(np.isfinite(peak), peak, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.asarray(finite + np.log(np.exp(logs - finite[..., None]).sum(axis=-1)))
