@@ -1,0 +1,1 @@
+"""The auditor: a small, exact, independent judge of deviation certificates."""

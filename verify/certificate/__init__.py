@@ -1,0 +1,1 @@
+"""The certificate: its format (SPEC.md) and how one is written."""
