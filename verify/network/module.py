@@ -46,7 +46,7 @@ class NetworkModule(nn.Module):
         names: dict[str, str] = {}
         for key, array in network.parameters.items():
             name = self._free_name(key)
-            tensor = torch.tensor(np.ascontiguousarray(array).astype(np.float64), dtype=dtype)
+            tensor = torch.tensor(np.asarray(array, order="C").astype(np.float64), dtype=dtype)
             self.register_parameter(name, nn.Parameter(tensor, requires_grad=key not in fixed))
             names[key] = name
         return names

@@ -99,7 +99,7 @@ class _Writer:
         return output
 
     def store(self, name: str, array: Array) -> str:
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def integers(self, node: Node, what: str, values: Sequence[int]) -> str:
