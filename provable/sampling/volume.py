@@ -58,9 +58,10 @@ class Volume:
 
 
 def shifted_spectrum(matrix: Array, ridge: float = 0.0) -> tuple[Array, Array]:
-    """Eigenvalues, ascending, shifted up by `ridge` and by the eigensolver's error (c u max), and eigenvectors.
+    """Eigenvalues, ascending, shifted up by `ridge` and by c machine epsilons of the largest, and eigenvectors.
 
-    All shifted eigenvalues are positive, and each is at least the exact one. A zero matrix counts as the identity.
+    All shifted eigenvalues are positive, and the shift covers the eigensolver's usual error. A zero matrix counts
+    as the identity.
     """
     if ridge < 0:
         raise DataError(f"ridge must not be negative; got {ridge}")
