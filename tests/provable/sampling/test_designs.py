@@ -42,7 +42,7 @@ def test_a_selection_is_well_formed_and_repeatable(name, channels, data, seed):
 @pytest.mark.parametrize("count", [2, 5, 8])
 def test_the_reweighted_layer_is_unbiased(name, count):
     """Two-sided z-test of every channel's mean factor at an alarm level of 1e-6 in total."""
-    channels, draws = 9, 2500
+    channels, draws = 9, 1500
     scores = np.array([0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.9, 1.0])
     generator = np.random.default_rng(count)
     factors = np.array([DESIGNS[name].draw(scores, count, generator).factors() for _ in range(draws)])[:, 1:]
@@ -56,8 +56,8 @@ def test_the_reweighted_layer_is_unbiased(name, count):
 @pytest.mark.parametrize("name", [n for n in NAMES if DESIGNS[n].evidence == "scores"])
 def test_the_size_is_the_one_asked_for_in_expectation(name):
     scores, generator = np.random.default_rng(1).random(30) ** 4, np.random.default_rng(2)
-    sizes = np.array([len(DESIGNS[name].draw(scores, 11, generator).kept) for _ in range(2000)])
-    assert abs(sizes.mean() - 11) <= 5 * sizes.std() / np.sqrt(2000) + (
+    sizes = np.array([len(DESIGNS[name].draw(scores, 11, generator).kept) for _ in range(1000)])
+    assert abs(sizes.mean() - 11) <= 5 * sizes.std() / np.sqrt(1000) + (
         0.5 if name in {"with_replacement", "hybrid"} else 0
     )
 
