@@ -1,5 +1,12 @@
 """Compensation: the kept channels take over the work of the removed ones, without training.
 
 moments.py         sums that describe the data to least squares
+patches.py         the unfolded input of a consumer
+target.py          what a consumer should give: stream values, affine ops behind it
+collect.py         one pass over a consumer's cached inputs and targets
 least_squares.py   closed form with intercept, exact loss
+ridge.py           amount of ridge by held-out images
+refit.py           a fit written back into the network's parameters
+consumers.py       from channel groups to coordinates
+sequential.py      layer by layer on the already compressed network
 """

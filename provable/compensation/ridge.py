@@ -1,0 +1,68 @@
+"""How much ridge: the amount with the smallest loss on images that the fit has not seen.
+
+Calibration images are split in two folds by their index. For each candidate the fit to one fold is judged on the
+other, exactly, from moments; the winner is used on both folds together. With plentiful data it is small; with fewer
+samples than coordinates it is large, and the report says so.
+
+Theory: theory_notes/compensation.md. Not claimed: an unbiased estimate; the winner's held-out loss is slightly
+optimistic.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from provable.compensation.least_squares import SMALLEST_RIDGE, Fit, fit, loss
+from provable.compensation.moments import Matrix, Moments, Regression, total
+
+CANDIDATES = (SMALLEST_RIDGE, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e3)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A fit with the ridge that generalised best.
+
+    Attributes:
+        fit: on all samples.
+        held_out: mean squared error on the fold that was not fitted, averaged over the folds.
+    """
+
+    fit: Fit
+    held_out: float
+
+
+def fit_held_out(
+    folds: Sequence[Moments],
+    kept: NDArray[np.intp],
+    *,
+    prior: Matrix | None = None,
+    candidates: Sequence[float] = CANDIDATES,
+) -> Chosen:
+    """Fit on all folds with the candidate ridge that has the smallest held-out loss.
+
+    Args:
+        folds: moments of disjoint sets of images; a single one means no choice: the smallest candidate is used.
+        kept: coordinates of x to keep.
+        prior: (n, |A|) weights the ridge pulls towards.
+        candidates: relative ridges, increasing. The search stops once the loss has risen twice in a row.
+    """
+    full = total(folds).centred()
+    if len(folds) < 2 or any(fold.count == 0 for fold in folds):
+        only = fit(full, kept, ridge=candidates[0], prior=prior)
+        return Chosen(only, only.loss)
+    problems = [fold.centred() for fold in folds]
+    losses: list[float] = []
+    for ridge in candidates:
+        losses.append(_held_out(problems, kept, ridge, prior))
+        if len(losses) >= 3 and losses[-1] > losses[-2] > losses[-3]:
+            break
+    best = int(np.argmin(losses))
+    return Chosen(fit(full, kept, ridge=candidates[best], prior=prior), losses[best])
+
+
+def _held_out(problems: Sequence[Regression], kept: NDArray[np.intp], ridge: float, prior: Matrix | None) -> float:
+    found = [fit(problem, kept, ridge=ridge, prior=prior) for problem in problems]
+    others = [*problems[1:], problems[0]]
+    return float(np.mean([loss(o, kept, f.weight, f.intercept) for f, o in zip(found, others, strict=True)]))

@@ -1,0 +1,189 @@
+"""Selection and compensation layer by layer on the already compressed network.
+
+Two runs advance together: the original's values give the targets, the compact network's the regressors. At each
+consumer, in network order,
+
+    x   = compact network's input of the consumer, unfolded          (upstream layers are compressed already)
+    t   = original's value behind the consumer (residual sums: minus the compact network's other operand)
+    A   = channels to keep, chosen on these moments unless they are fixed
+    W', b' = least squares of t on x_A, ridge by held-out images
+
+so each layer also repairs what the layers before it broke. Work: one forward pass of each network plus the moments.
+
+Reference: He et al. 2017 (reconstruction on compressed inputs); theory: theory_notes/compensation.md.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from provable.channels import ChannelGroup
+from provable.compensation.collect import sequential_moments
+from provable.compensation.consumers import Reading, kept_coordinates, readings, views
+from provable.compensation.moments import Moments, total
+from provable.compensation.patches import Part, parts
+from provable.compensation.refit import refitted
+from provable.compensation.ridge import Chosen, fit_held_out
+from provable.compensation.target import Target, ancestors, target_of
+from provable.execution import Run
+from provable.selection.greedy_elimination import View
+from verify.network.graph import Network
+
+Choose = Callable[[ChannelGroup, Sequence[View]], tuple[int, ...]]
+"""(group, its consumers' problems) -> slots to keep."""
+
+
+@dataclass(frozen=True)
+class LayerFit:
+    """What compensation did at one consumer.
+
+    Attributes:
+        node: the consumer.
+        loss: exact mean squared error on the calibration data, in the units of the target.
+        held_out: the same on the images that a fit did not see.
+        variance: variance of the target's value in the original, the unit to compare with.
+        ridge: relative ridge in use.
+        samples: patches behind the fit.
+        coordinates: regressors per output.
+    """
+
+    node: str
+    loss: float
+    held_out: float
+    variance: float
+    ridge: float
+    samples: int
+    coordinates: int
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """A network of the original's shape in which removed channels are read by nobody.
+
+    Attributes:
+        network: original shapes, refitted weights, zeros at removed coordinates.
+        kept: group name -> slots that stay.
+        layers: one record per refitted consumer, in network order.
+    """
+
+    network: Network
+    kept: Mapping[str, tuple[int, ...]]
+    layers: tuple[LayerFit, ...]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One node to refit: its target, the groups it reads, and the groups that are chosen here."""
+
+    target: Target
+    read: tuple[Reading, ...]
+    chooses: tuple[ChannelGroup, ...] = field(default=())
+
+
+def sites(network: Network, groups: Sequence[ChannelGroup], extra: Iterable[str], fixed: Iterable[str]) -> list[Site]:
+    """Every node to refit, in network order.
+
+    Args:
+        network: the original.
+        groups: groups that lose channels.
+        extra: further linear or conv nodes to refit.
+        fixed: groups whose slots are chosen already.
+    """
+    read, chosen = readings(groups), set(fixed)
+    names = [n.name for n in network if n.name in read or n.name in set(extra)]
+    found = []
+    for index, name in enumerate(names):
+        target = _reachable(network, target_of(network, name), set(names[index:]))
+        here = tuple(g for g in groups if g.name not in chosen and g.consumers[0].node == name)
+        found.append(Site(target, read.get(name, ()), here))
+    return found
+
+
+def _reachable(network: Network, target: Target, later: set[str]) -> Target:
+    """A residual sum is the aim only when its other operand is final by then."""
+    if target.sum is None or not (ancestors(network, target.sum.other) & later):
+        return target
+    return Target(target.consumer, target.chain, target.gain, target.offset, None)
+
+
+def compensate(
+    network: Network,
+    inputs: Tensor,
+    groups: Sequence[ChannelGroup],
+    *,
+    fixed: Mapping[str, tuple[int, ...]],
+    choose: Choose,
+    extra: Iterable[str] = (),
+    progress: Callable[[str], None] = lambda node: None,
+) -> Compensated:
+    """Choose the channels that are not fixed, and refit every consumer.
+
+    Args:
+        network: the original.
+        inputs: (samples, *input_shape) float32 calibration inputs.
+        groups: groups that lose channels.
+        fixed: group -> slots that stay, for groups chosen in advance (all with several consumers must be).
+        choose: chooses the slots of every other group from its consumer's moments.
+        extra: further nodes to refit with all their coordinates.
+        progress: called with each consumer's name when it is done.
+    """
+    work = sites(network, groups, extra, fixed)
+    original = Run(network, inputs, [site.target.value for site in work])
+    compact = Run(network, inputs, [name for site in work for name in _compact_demands(network, site)])
+    kept, layers, current = dict(fixed), list[LayerFit](), network
+    for site in work:
+        folds, variance = sequential_moments(network, site.target, original, compact)
+        for group in site.chooses:
+            kept[group.name] = choose(group, _views(network, site, group, folds, variance))
+        fits = _fits(network, site, folds, kept)
+        current = refitted(current, site.target, [(part, index, chosen.fit) for part, index, chosen in fits])
+        compact.update(current)
+        layers.append(_record(site, fits, folds, variance))
+        progress(site.target.consumer)
+    return Compensated(current, kept, tuple(layers))
+
+
+def _compact_demands(network: Network, site: Site) -> list[str]:
+    source = network.node(site.target.consumer).inputs[0]
+    return [source, site.target.sum.other] if site.target.sum else [source]
+
+
+def _views(
+    network: Network, site: Site, group: ChannelGroup, folds: Sequence[Sequence[Moments]], variance: float
+) -> list[View]:
+    reading = next(r for r in site.read if r.group == group.name)
+    problems = [total(part).centred() for part in folds]
+    return views(network, site.target.consumer, reading, problems, 1.0 / variance if variance > 0.0 else 1.0)
+
+
+def _fits(
+    network: Network, site: Site, folds: Sequence[Sequence[Moments]], kept: Mapping[str, tuple[int, ...]]
+) -> list[tuple[Part, NDArray[np.intp], Chosen]]:
+    node = network.node(site.target.consumer)
+    weight = network.parameters[node.parameters["weight"]].astype(np.float64)
+    scaled = weight.reshape(len(weight), -1) * site.target.gain[:, None]
+    found = []
+    for part, moments in zip(parts(network, node), folds, strict=True):
+        index = kept_coordinates(part, site.read, kept)
+        found.append((part, index, fit_held_out(moments, index, prior=scaled[part.rows][:, index])))
+    return found
+
+
+def _record(
+    site: Site,
+    fits: Sequence[tuple[Part, NDArray[np.intp], Chosen]],
+    folds: Sequence[Sequence[Moments]],
+    variance: float,
+) -> LayerFit:
+    return LayerFit(
+        node=site.target.consumer,
+        loss=sum(chosen.fit.loss for _, _, chosen in fits),
+        held_out=sum(chosen.held_out for _, _, chosen in fits),
+        variance=variance,
+        ridge=max(chosen.fit.ridge for _, _, chosen in fits),
+        samples=sum(fold.count for fold in folds[0]),
+        coordinates=max(len(index) for _, index, _ in fits),
+    )
