@@ -14,6 +14,7 @@ import copy
 import operator
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from verify.network.aten_operators import OPERATORS, Call, supported
 from verify.network.evaluate import evaluate
 from verify.network.graph import Network
 from verify.network.lowering import Constant, Lowering, Value, check_size
+from verify.network.program_archive import load_program
 
 _DTYPES = {torch.float16: np.float16, torch.float32: np.float32, torch.float64: np.float64}
 _MOVES = ("view", "reshape", "expand", "permute", "transpose", "t", "unsqueeze", "squeeze", "clone", "contiguous",
@@ -76,6 +78,21 @@ def read_export(program: ExportedProgram) -> Network:
         warnings.simplefilter("ignore")
         program = program.run_decompositions({})
     return _Reader(program).read()
+
+
+def read_pt2(path: Path | str) -> Network:
+    """The network in a ``.pt2`` file; nothing in the file is unpickled or run (`program_archive`).
+
+    Raises:
+        ModelError: as `read_export`; or the file is missing, damaged, or holds pickled tensors.
+        UnsupportedOperation: it uses an operator that the graph does not know.
+    """
+    try:
+        return read_export(load_program(Path(path)))
+    except UnsupportedOperation:
+        raise
+    except ModelError as error:
+        raise ModelError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
 
 def _copy(module: nn.Module) -> nn.Module:

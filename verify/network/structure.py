@@ -18,7 +18,7 @@ missing, left over, misshapen or of another type, and a digest that does not fit
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import numpy as np
 import safetensors
@@ -131,7 +131,7 @@ def _no_number(text: str) -> NoReturn:
 def _read_tensors(path: Path) -> dict[str, Array]:
     data = read_bytes(path, "the parameters of a network (.safetensors)")
     try:
-        return cast(dict[str, Array], safetensors.numpy.load(data))
+        return safetensors.numpy.load(data)
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ModelError(f"{path}: not a safetensors file, or damaged: {error}") from None
 
