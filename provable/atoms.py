@@ -39,10 +39,7 @@ class Atoms:
             self._reason.setdefault(root, reason)
 
     def unite(self, left: Labels, right: Labels) -> None:
-        """Element by element (after broadcasting), the two atoms leave together.
-
-        Where one is pinned the other is pinned too and the classes stay apart: both stay anyway.
-        """
+        """Element by element (after broadcasting), the two atoms leave together."""
         pairs = np.stack([a.ravel() for a in np.broadcast_arrays(self.roots(left), self.roots(right))])
         for a, b in np.unique(pairs, axis=1).T.tolist():
             self._join(self._find(a), self._find(b))
@@ -72,12 +69,10 @@ class Atoms:
         return atom
 
     def _join(self, a: int, b: int) -> None:
-        why = self._reason.get(a) or self._reason.get(b)
-        if why:
-            self._reason.setdefault(a, why)
-            self._reason.setdefault(b, why)
-        else:
-            self._parent[max(a, b)] = min(a, b)
+        first, second = min(a, b), max(a, b)
+        self._parent[second] = first
+        if second in self._reason:
+            self._reason.setdefault(first, self._reason[second])
 
 
 def varying(labels: Labels) -> tuple[int, ...]:

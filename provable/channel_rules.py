@@ -40,13 +40,13 @@ def linear(atoms: Atoms, network: Network, node: Node, inputs: Sequence[Labels])
     (x,) = inputs
     if varying(x) and varying(x)[-1] != x.ndim - 1:
         return x
-    _along(atoms, node, x, x.ndim - 1)
+    _along(atoms, node, x, (x.ndim - 1,))
     return atoms.fresh((*[1] * (x.ndim - 1), node.shape[-1]))
 
 
 def conv(atoms: Atoms, network: Network, node: Node, inputs: Sequence[Labels]) -> Labels:
     """Reads axis 0 and defines new channels; depthwise passes them; other groups shrink in step."""
-    x = _along(atoms, node, inputs[0], 0)
+    x = _along(atoms, node, inputs[0], (0,))
     groups, out = cast(int, node.attributes["groups"]), node.shape[0]
     channels = np.broadcast_to(x.reshape(-1), network.shape_of(node.inputs[0])[:1])
     if groups == 1:
@@ -62,7 +62,7 @@ def conv(atoms: Atoms, network: Network, node: Node, inputs: Sequence[Labels]) -
 
 def pools(atoms: Atoms, network: Network, node: Node, inputs: Sequence[Labels]) -> Labels:
     """Windows over the axes after the first: channels on axis 0 pass."""
-    return _along(atoms, node, inputs[0], 0)
+    return _along(atoms, node, inputs[0], (0,))
 
 
 def mean(atoms: Atoms, network: Network, node: Node, inputs: Sequence[Labels]) -> Labels:
@@ -92,11 +92,11 @@ def layer_norm(atoms: Atoms, network: Network, node: Node, inputs: Sequence[Labe
 
 def batched(atoms: Atoms, network: Network, node: Node, inputs: Sequence[Labels]) -> Labels:
     """Matrix products over the last two axes: channels on the axes before (attention heads) leave together."""
-    if any(axis >= x.ndim - 2 for x in inputs for axis in varying(x)):
-        return _pinned(atoms, node, inputs, "multiplies over channels")
-    for other in inputs[1:]:
-        atoms.unite(inputs[0], other)
-    return np.broadcast_arrays(*inputs)[0]
+    leading = tuple(range(len(node.shape) - 2))
+    heads = [_along(atoms, node, x, leading) for x in inputs]
+    for other in heads[1:]:
+        atoms.unite(heads[0], other)
+    return np.broadcast_arrays(*heads)[0]
 
 
 def constant(atoms: Atoms, network: Network, node: Node, inputs: Sequence[Labels]) -> Labels:
@@ -117,13 +117,15 @@ def reshape(atoms: Atoms, network: Network, node: Node, inputs: Sequence[Labels]
 
 
 def sliced(atoms: Atoms, network: Network, node: Node, inputs: Sequence[Labels]) -> Labels:
-    """Selects labels; a stride over channels would not be a stride any more once some have left."""
+    """Selects labels. Under a stride, the channels of a step leave together, so that a stride is left."""
     (x,) = inputs
     starts, stops, steps = (cast(Shape, node.attributes[k]) for k in ("starts", "stops", "steps"))
-    if any(steps[axis] > 1 for axis in varying(x)):
-        atoms.pin(x, _because(node, "takes every n-th channel"))
-    index = [slice(a, b, s) for a, b, s in zip(starts, stops, steps, strict=True)]
-    return x[tuple(index[axis] if axis in varying(x) else slice(None) for axis in range(x.ndim))]
+    for axis in varying(x):
+        covered = np.arange(starts[axis], stops[axis])
+        taken = covered - (covered - starts[axis]) % steps[axis]
+        atoms.unite(x.take(covered, axis), x.take(taken, axis))
+        x = x.take(np.unique(taken), axis)
+    return x
 
 
 def pad(atoms: Atoms, network: Network, node: Node, inputs: Sequence[Labels]) -> Labels:
@@ -152,12 +154,11 @@ def concat(atoms: Atoms, network: Network, node: Node, inputs: Sequence[Labels])
     return np.concatenate(parts, axis)
 
 
-def _along(atoms: Atoms, node: Node, labels: Labels, axis: int) -> Labels:
-    """Labels that vary along `axis` at most: what differs along other axes leaves together."""
-    if varying(labels) and axis not in varying(labels):
-        return _pinned(atoms, node, [labels], "mixes channels along another axis")
-    others = tuple(a for a in range(labels.ndim) if a != axis)
-    first = labels[tuple(slice(0, 1) if a in others else slice(None) for a in range(labels.ndim))]
+def _along(atoms: Atoms, node: Node, labels: Labels, axes: tuple[int, ...]) -> Labels:
+    """Labels that vary along `axes` at most: what differs along other axes leaves together."""
+    if varying(labels) and not set(axes) & set(varying(labels)):
+        return _pinned(atoms, node, [labels], "mixes channels")
+    first = labels[tuple(slice(None) if axis in axes else slice(0, 1) for axis in range(labels.ndim))]
     atoms.unite(labels, first)
     return first
 

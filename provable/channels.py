@@ -109,6 +109,9 @@ def _trace(network: Network) -> tuple[Atoms, dict[str, Labels]]:
     atoms.pin(labels[network.output], f"{network.output!r} is the network's output")
     for name in labels:
         _settle(atoms, labels[name])
+    for name in labels:
+        if not varying(reduced(atoms.roots(labels[name]))):
+            atoms.pin(labels[name], f"nothing of {name!r} can leave without the rest of it")
     return atoms, {name: reduced(atoms.roots(value)) for name, value in labels.items()}
 
 

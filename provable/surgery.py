@@ -217,14 +217,16 @@ def _parameter_cuts(shape: Shape, follows: Sequence[str | None], values: Mapping
 
 def _smaller(network: Network, node: Node, values: Mapping[str, Cut]) -> Node:
     """The node with the shape and the attributes that are left of it."""
-    if node.name not in values:
+    if not values.keys() & {node.name, *node.inputs}:
         return node
-    cut = values[node.name]
-    shape = (*node.shape[: cut.axis], len(cut.kept), *node.shape[cut.axis + 1 :])
-    smaller = replace(node, shape=shape)
+    smaller = replace(node, shape=_cut_shape(node.shape, values.get(node.name)))
     if node.op not in _ATTRIBUTES:
         return smaller
     return replace(smaller, attributes={**node.attributes, **_ATTRIBUTES[node.op](network, smaller, values)})
+
+
+def _cut_shape(shape: Shape, cut: Cut | None) -> Shape:
+    return shape if cut is None else _with(shape, cut.axis, len(cut.kept))
 
 
 def _conv(network: Network, node: Node, values: Mapping[str, Cut]) -> dict[str, Attribute]:
