@@ -13,9 +13,10 @@ Floating-point division and logarithms only propose (slopes, units); no step of 
 Theory note: exact_audit.md. Not claimed: anything about the rounding of the deployed networks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ Mask = NDArray[np.bool_]
 Blocks = tuple[tuple[int, int], ...]
 Slack = tuple[Array, int]  # a radius (n, L) >= 0 in units of 2^exponent
 
+CENTRE: Blocks = ((0, 1),)
 LIMB = 20
 FORM_BITS = 2 * LIMB  # sum |body| + rem < 2^FORM_BITS
 LARGEST = 2**52  # no sum in a float64 product may reach this
@@ -36,6 +38,10 @@ FORM_BYTES = 2**28  # size of one form
 
 class Resource(Exception):
     """The fixed-point range or the memory allowed does not suffice; says nothing about the claim."""
+
+
+class Memory(Resource):
+    """Too much memory for this many leaves at once; fewer may do."""
 
 
 class Refuted(Exception):
@@ -67,7 +73,7 @@ def coarse(values: Array, width: int) -> Slack:
 
 @dataclass(frozen=True)
 class Real:
-    """Real numbers known to |number - mantissa 2^exponent| <= slack 2^exponent; integral mantissa, |mantissa| < 2^53."""
+    """Real numbers with |number - mantissa 2^exponent| <= slack 2^exponent; integral mantissa, |mantissa| < 2^53."""
 
     mantissa: Array
     exponent: Index
@@ -79,8 +85,8 @@ class Real:
         used = (self.mantissa != 0) | (self.slack != 0)
         return int(self.exponent[used].max()) + 54 if used.any() else 0
 
-    def __getitem__(self, key: object) -> "Real":
-        return Real(self.mantissa[key], self.exponent[key], self.slack[key])  # type: ignore[index]
+    def __getitem__(self, key: Any) -> "Real":
+        return Real(self.mantissa[key], self.exponent[key], self.slack[key])
 
     def reshape(self, *shape: int) -> "Real":
         return Real(self.mantissa.reshape(shape), self.exponent.reshape(shape), self.slack.reshape(shape))
@@ -90,7 +96,8 @@ class Real:
 
     def expand(self, shape: tuple[int, ...]) -> "Real":
         """Broadcast to `shape`."""
-        return Real(*(np.broadcast_to(a, shape) for a in (self.mantissa, self.exponent, self.slack)))
+        arrays = [np.broadcast_to(a, shape) for a in (self.mantissa, self.exponent, self.slack)]
+        return Real(arrays[0], arrays[1].astype(np.int64), arrays[2])
 
     def negated(self) -> "Real":
         return Real(-self.mantissa, self.exponent, self.slack)
@@ -107,7 +114,8 @@ class Real:
     def same(self, other: "Real") -> Mask:
         """Where both are the same number for certain."""
         equal = (self.mantissa == other.mantissa) & (self.exponent == other.exponent)
-        return equal & (self.slack == 0) & (other.slack == 0)
+        certain: Mask = equal & (self.slack == 0) & (other.slack == 0)
+        return certain
 
 
 @dataclass(frozen=True)
@@ -159,7 +167,7 @@ class Form:
 
     Attributes:
         exponent: the unit of all integers is 2^exponent.
-        blocks: (id, width) of the columns of `body`, ids increasing. Block 0 is the centre, one column.
+        blocks: (id, width) of the runs of columns of `body`. The first is the centre, one column of id 0.
         body: (n, L, columns). rem: (n, L).
     """
 
@@ -178,6 +186,15 @@ class Form:
         """Bound of |value - centre|."""
         return self.size - np.abs(self.body[:, :, 0])
 
+    @cached_property
+    def limbs(self) -> tuple[Array, Array]:
+        """`body` = hi 2^20 + lo."""
+        hi = self.body * power(-LIMB)
+        np.rint(hi, out=hi)
+        lo = hi * -power(LIMB)
+        lo += self.body
+        return hi, lo
+
     def bounds(self, unit: int) -> tuple[Array, Array]:
         """Lower and upper bounds of the values in units of 2^unit, rounded outward."""
         centre, radius, factor = self.body[:, :, 0], self.radius, power(self.exponent - unit)
@@ -193,90 +210,133 @@ class Form:
 
 def absolute_sum(body: Array) -> Array:
     """Sum of |entries| over the last axis: exact below 2^53, and otherwise not below 2^52."""
-    total: Array = np.abs(body).sum(axis=-1)
+    total: Array = np.matmul(np.abs(body), np.ones(body.shape[2]))
     return total
 
 
 @dataclass(frozen=True)
 class Term:
-    """Integers (n, L, columns) in units of 2^exponent: one summand of a form to be."""
+    """One summand of a form to be: integers (n, L, columns), times integers (n, L) if given, in units of 2^exponent.
+
+    |body times factor| <= reach; where `active` (broadcast to (n, L)) is given and false, the summand is 0.
+    """
 
     body: Array
     exponent: int
     blocks: Blocks
+    reach: float
+    factor: Array | None = None
+    active: Mask | None = None
 
-    @classmethod
-    def of(cls, form: Form) -> "Term":
-        return cls(form.body, form.exponent, form.blocks)
+    def largest(self) -> float:
+        """The largest |entry|, where `reach` is too coarse a bound."""
+        most = np.max(np.abs(self.body), axis=2, initial=0.0)
+        return largest(most if self.factor is None else most * np.abs(self.factor))
 
 
-def settle(terms: Sequence[Term], slacks: Sequence[Slack]) -> Form:
-    """The sum of terms and slacks as a form: chooses the unit and puts every rounding error into `rem`."""
+def term(form: Form, factor: Array | None = None, digits: int = 0) -> Term:
+    """The affine part of a form, times factor / 2^digits."""
+    reach = largest(form.size) * (1.0 if factor is None else largest(np.abs(factor)))
+    active = None if factor is None else factor != 0
+    return Term(form.body, form.exponent - digits, form.blocks, reach, factor, active)
+
+
+def constant(values: Array, exponent: int) -> Term:
+    """Constants (n, L) as a summand."""
+    return Term(values[:, :, None], exponent, CENTRE, largest(np.abs(values)))
+
+
+def settle(terms: Sequence[Term], slacks: Sequence[Slack], chosen: Mask | None = None, block: int = 0) -> Form:
+    """The sum of terms and slacks as a form: chooses the unit and puts every rounding error into `rem`.
+
+    The remainders of the `chosen` (value, leaf) pairs become fresh symbols, one each, as block `block`.
+    """
     n, leaves = terms[0].body.shape[:2]
-    sizes = [(absolute_sum(t.body), t.exponent) for t in terms]
-    blocks = tuple(sorted({b: w for t in terms for b, w in t.blocks}.items()))
-    check_memory(n, leaves, blocks)
-    unit = choose_unit([*sizes, *slacks])
-    body = np.zeros((n, leaves, sum(width for _, width in blocks)))
-    rem, halves = np.zeros((n, leaves)), np.zeros((n, leaves))
-    for term, (size, _) in zip(terms, sizes, strict=True):
-        if not size.any():
-            continue
-        if not largest(size) * power(term.exponent - unit) < 2.0**FORM_BITS:
-            raise Resource("a summand leaves the fixed-point range")
-        part = term.body * power(term.exponent - unit)
-        if term.exponent < unit:
-            whole = np.rint(part)
-            halves += np.count_nonzero(whole != part, axis=-1)
-            part = whole
-        add_columns(body, blocks, part, term.blocks)
-    for radius, exponent in slacks:
-        rem += np.ceil(radius * power(exponent - unit))
-    form = Form(unit, blocks, body, rem + np.ceil(halves * 0.5))
-    if not largest(form.size) < 2.0**FORM_BITS:
+    slacks = [s for s in slacks if s[0].any()]
+    parts = [t for t in terms if t.reach > 0]
+    blocks = tuple({b: w for t in parts or terms for b, w in t.blocks}.items())
+    order = None if chosen is None else np.cumsum(chosen, axis=0) - 1
+    width = 0 if order is None else int(order[-1].max()) + 1
+    check_memory(n, leaves, (*blocks, (block, width)))
+    columns = sum(w for _, w in blocks)
+    for step in (max(1, leaves // 16), 1):
+        unit = choose_unit(parts, slacks, step)
+        body = np.zeros((n, leaves, columns + width))
+        rem = place(body, blocks, parts, unit)
+        for radius, exponent in slacks:
+            rem += np.ceil(radius * power(exponent - unit))
+        form = Form(unit, blocks, body, rem)
+        if largest(form.size) < 2.0**FORM_BITS:
+            break
+    else:
         raise Resource("a sum leaves the fixed-point range")
-    return form
+    if chosen is None or order is None or not width:
+        return form
+    rows, at = np.nonzero(chosen)
+    body[rows, at, columns + order[rows, at]] = rem[rows, at]
+    fresh = Form(unit, (*blocks, (block, width)), body, np.where(chosen, 0.0, rem))
+    fresh.__dict__["size"] = form.size  # a symbol in place of a remainder leaves the sum as it is
+    return fresh
 
 
-def choose_unit(sizes: Sequence[Slack]) -> int:
-    """Exponent of a unit in which the sum of the sizes stays below 2^39 (a proposal: `settle` checks)."""
+def choose_unit(terms: Sequence[Term], slacks: Sequence[Slack], step: int) -> int:
+    """Exponent of a unit in which the sums stay below 2^40, judged by every step-th leaf: a proposal."""
+    sizes = []
+    for t in terms:
+        size = absolute_sum(t.body[:, ::step])
+        sizes.append((size if t.factor is None else size * np.abs(t.factor[:, ::step]), t.exponent))
+    sizes += [(radius[:, ::step], exponent) for radius, exponent in slacks]
     used = [(size, exponent) for size, exponent in sizes if size.any()]
     if not used:
-        return 0
+        return max([t.exponent for t in terms], default=0)
     top = max(bits(largest(size)) + exponent for size, exponent in used)
     total = sum((size * power(exponent - top) for size, exponent in used), start=np.zeros(1))
-    return top + int(np.ceil(np.log2(float(np.max(total))))) - (FORM_BITS - 1)
+    return top + int(np.ceil(np.log2(float(np.max(total))))) - (FORM_BITS - 1) + (step > 1)
+
+
+def place(body: Array, blocks: Blocks, terms: Sequence[Term], unit: int) -> Array:
+    """Write the sum of the terms into `body` (zeros before), rounded to units of 2^unit; the errors, (n, L)."""
+    starts = dict(zip((b for b, _ in blocks), np.cumsum([0, *(w for _, w in blocks)]).tolist(), strict=False))
+    halves, reach = np.zeros(body.shape[:2]), 0.0
+    written = 0
+    for t in terms:
+        scale = power(t.exponent - unit)
+        reach += t.reach * scale if t.reach * scale < LARGEST // 16 else t.largest() * scale
+        if not reach < LARGEST:
+            raise Resource("a summand leaves the fixed-point range")
+        factor = np.float64(scale) if t.factor is None else (t.factor * scale)[:, :, None]
+        for begin, start, width in runs(t.blocks, starts):
+            source, target = t.body[:, :, begin : begin + width], body[:, :, start : start + width]
+            fresh = start >= written
+            part = np.multiply(source, factor, out=target if fresh else None)
+            if t.exponent < unit:
+                np.rint(part, out=part)
+            if fresh:
+                written = start + width
+            else:
+                target += part
+        if t.exponent < unit:
+            halves += t.body.shape[2] if t.active is None else t.body.shape[2] * t.active
+    return np.ceil(halves * 0.5)
+
+
+def runs(blocks: Blocks, starts: Mapping[int, int]) -> list[tuple[int, int, int]]:
+    """(first column, first column in the target, width) of the longest runs of blocks that stay together."""
+    found: list[tuple[int, int, int]] = []
+    begin = 0
+    for block, width in blocks:
+        if found and starts[block] == found[-1][1] + found[-1][2]:
+            found[-1] = (found[-1][0], found[-1][1], found[-1][2] + width)
+        else:
+            found.append((begin, starts[block], width))
+        begin += width
+    return found
 
 
 def check_memory(n: int, leaves: int, blocks: Blocks) -> None:
     """Refuse a form that exceeds the memory allowed."""
     if 8 * n * leaves * sum(width for _, width in blocks) > FORM_BYTES:
-        raise Resource(f"a form of {n} values in {leaves} leaves exceeds the memory allowed")
-
-
-def add_columns(body: Array, blocks: Blocks, part: Array, part_blocks: Blocks) -> None:
-    """Add the columns of `part` to the columns of the same blocks in `body`."""
-    starts = dict(zip((b for b, _ in blocks), np.cumsum([0, *(w for _, w in blocks)]).tolist(), strict=False))
-    source = 0
-    for block, width in part_blocks:
-        begin = starts[block]
-        body[:, :, begin : begin + width] += part[:, :, source : source + width]
-        source += width
-
-
-def promote(form: Form, chosen: Mask, block: int) -> Form:
-    """Turn the remainders of the chosen (value, leaf) pairs into fresh symbols, one each, as block `block`."""
-    chosen = chosen & (form.rem > 0)
-    order = np.cumsum(chosen, axis=0) - 1
-    width = int(order[-1].max(initial=-1)) + 1 if len(order) else 0
-    if width == 0:
-        return form
-    blocks = (*form.blocks, (block, width))
-    check_memory(*form.rem.shape, blocks)
-    extra = np.zeros((*form.rem.shape, width))
-    rows, leaves = np.nonzero(chosen)
-    extra[rows, leaves, order[rows, leaves]] = form.rem[rows, leaves]
-    return Form(form.exponent, blocks, np.concatenate([form.body, extra], axis=2), np.where(chosen, 0.0, form.rem))
+        raise Memory(f"a form of {n} values in {leaves} leaves exceeds the memory allowed")
 
 
 def product(matrix: Weights, taps: Index, form: Form) -> tuple[list[Term], list[Slack]]:
@@ -286,60 +346,84 @@ def product(matrix: Weights, taps: Index, form: Form) -> tuple[list[Term], list[
     """
     terms: list[Term] = []
     slacks: list[Slack] = []
-    hi = np.rint(form.body * power(-LIMB))
-    lo = form.body - hi * power(LIMB)
     unit = matrix.exponent + form.exponent
+    if not form.size.any():
+        return [
+            Term(
+                np.zeros((taps.shape[0] * taps.shape[1] * matrix.hi.shape[1], form.rem.shape[1], 1)), unit, CENTRE, 0.0
+            )
+        ], []
+    hi, lo = form.limbs
+    reach_hi, reach_lo = int(largest(form.size)) // 2**LIMB + 1, 2 ** (LIMB - 1)
+    active = np.repeat(matrix.upper.any(axis=2).reshape(-1), taps.shape[1])[:, None]
     for first in range(0, taps.shape[2], LONGEST_ROW):
         part = slice(first, first + LONGEST_ROW)
         here, high, low = taps[:, :, part], matrix.hi[:, :, part], matrix.lo[:, :, part]
-        terms.append(Term(_matmul([(high, hi)], here), unit + 2 * LIMB, form.blocks))
-        terms.append(Term(_matmul([(low, hi), (high, lo)], here), unit + LIMB, form.blocks))
+        top = blocks_product([(high, hi, reach_hi)], here)
+        middle = blocks_product([(low, hi, reach_hi), (high, lo, reach_lo)], here)
+        terms.append(Term(top[0], unit + 2 * LIMB, form.blocks, top[1], active=active))
+        terms.append(Term(middle[0], unit + LIMB, form.blocks, middle[1], active=active))
         slacks.append(_remainders(matrix, part, here, form))
         slacks += _losses(matrix, here, form)
     return terms, slacks
 
 
-def _matmul(pairs: Sequence[tuple[Array, Array]], taps: Index) -> Array:
-    """Sum of block products (g, o, k) x values (n, L, columns) gathered by taps (g, p, k): exact, (g o p, L, columns)."""
-    _guard(pairs, taps.shape[2])
+def blocks_product(pairs: Sequence[tuple[Array, Array, int]], taps: Index) -> tuple[Array, float]:
+    """Sum of exact block products (g, o, k) x values (n, L, columns) gathered by taps (g, p, k); |values| <= reach.
+
+    Returns the product, (g o p, L, columns), and a bound of its entries.
+
+    Raises:
+        Resource: some partial sum could reach 2^52.
+    """
+    reach = sum(int(largest(np.abs(m))) * r * taps.shape[2] for m, _, r in pairs)
+    if not reach < LARGEST:
+        raise Resource(f"a product of {taps.shape[2]} terms exceeds the exact range")
     groups, positions, _ = taps.shape
-    rows = pairs[0][0].shape[1]
     leaves, columns = pairs[0][1].shape[1:]
     total = leaves * columns
-    out = np.empty((groups, rows, positions, total))
-    step = max(1, COLUMN_BYTES // (8 * taps.size))
+    out = np.empty((groups, pairs[0][0].shape[1], positions, total))
+    step = max(1, COLUMN_BYTES // (8 * taps.size)) if _gathers(taps, len(pairs[0][1])) else total
     for first in range(0, total, step):
         part = slice(first, min(first + step, total))
-        out[:, :, :, part] = sum(_block(m, x.reshape(len(x), total)[:, part], taps) for m, x in pairs)
-    return out.reshape(groups * rows * positions, leaves, columns)
+        for i, (matrix, values, _) in enumerate(pairs):
+            _multiply(matrix, values.reshape(len(values), total)[:, part], taps, out[:, :, :, part], i > 0)
+    return out.reshape(-1, leaves, columns), float(reach)
 
 
-def _block(matrix: Array, values: Array, taps: Index) -> Array:
-    groups, positions, length = taps.shape
-    if positions == 1 and groups == 1 and length == len(values) and np.array_equal(taps[0, 0], np.arange(length)):
-        return np.matmul(matrix[0], values)[None, :, None, :]
+def _gathers(taps: Index, count: int) -> bool:
+    """Whether the taps do more than name all values in order."""
+    return not (taps.shape == (1, 1, count) and np.array_equal(taps[0, 0], np.arange(count)))
+
+
+def _multiply(matrix: Array, values: Array, taps: Index, out: Array, add: bool) -> None:
+    """Write or add one block product into out (g, o, p, columns)."""
+    groups, _, length = taps.shape
+    if not _gathers(taps, len(values)):
+        if add:
+            out[0, :, 0] += np.matmul(matrix[0], values)
+        else:
+            np.matmul(matrix[0], values, out=out[0, :, 0])
+        return
     order = taps.transpose(0, 2, 1)
     patches = values[order]  # (g, k, p, columns)
     if order.min(initial=0) < 0:
         patches[order < 0] = 0.0
     if length == 1:
-        return matrix[:, :, :, None] * patches
-    flat = np.matmul(matrix, patches.reshape(groups, length, -1))
-    return flat.reshape(groups, matrix.shape[1], positions, -1)
-
-
-def _guard(pairs: Sequence[tuple[Array, Array]], length: int) -> None:
-    """Refuse a product in which some partial sum could reach 2^52."""
-    reach = sum(int(largest(np.abs(m))) * int(largest(np.abs(x))) * length for m, x in pairs)
-    if not reach < LARGEST:
-        raise Resource(f"a product of {length} terms exceeds the exact range")
+        result = matrix[:, :, :, None] * patches
+    else:
+        result = np.matmul(matrix, patches.reshape(groups, length, -1)).reshape(out.shape)
+    if add:
+        out += result
+    else:
+        out[...] = result
 
 
 def _remainders(matrix: Weights, part: slice, taps: Index, form: Form) -> Slack:
     """Upper bound of ``sum_k |matrix| rem``."""
     rem, shift = coarse(form.rem, LIMB)
-    bound = _matmul([(matrix.upper[:, :, part], rem[:, :, None])], taps)[:, :, 0]
-    return bound, matrix.upper_exponent + form.exponent + shift
+    bound, _ = blocks_product([(matrix.upper[:, :, part], rem[:, :, None], 2**LIMB)], taps)
+    return bound[:, :, 0], matrix.upper_exponent + form.exponent + shift
 
 
 def _losses(matrix: Weights, taps: Index, form: Form) -> list[Slack]:
@@ -351,10 +435,11 @@ def _losses(matrix: Weights, taps: Index, form: Form) -> list[Slack]:
             continue
         values, up = coarse(data, 25)
         rows, over = coarse(row, LIMB)
-        summed = _matmul([(np.ones((len(taps), 1, taps.shape[2])), values[:, :, None])], taps)[:, :, 0]
-        summed, more = coarse(summed, 25)
-        bound = rows[:, :, None, None] * summed.reshape(len(taps), 1, taps.shape[1], -1)
-        losses.append((bound.reshape(-1, summed.shape[1]), matrix.exponent + form.exponent + up + over + more))
+        ones = np.ones((len(taps), 1, taps.shape[2]))
+        summed, _ = blocks_product([(ones, values[:, :, None], 2**25)], taps)
+        sums, more = coarse(summed[:, :, 0], 25)
+        bound = rows[:, :, None, None] * sums.reshape(len(taps), 1, taps.shape[1], -1)
+        losses.append((bound.reshape(-1, sums.shape[1]), matrix.exponent + form.exponent + up + over + more))
     return losses
 
 

@@ -109,5 +109,6 @@ def number(value: Any, place: str) -> Fraction:
     require(abs(int(exponent or 0)) <= 400, f"{place}: exponent {exponent} is too large")
     require(divisor is None or (decimals is None and exponent is None), f"{place}: mixed decimal and fraction")
     require(int(divisor or 1) != 0, f"{place}: division by zero")
-    value = Fraction(int(units + (decimals or "")), int(divisor or 1))
-    return (-value if sign else value) * Fraction(10) ** (int(exponent or 0) - len(decimals or ""))
+    size = Fraction(int(units + (decimals or "")), int(divisor or 1))
+    size *= Fraction(10 ** abs(shift := int(exponent or 0) - len(decimals or ""))) ** (1 if shift > 0 else -1)
+    return -size if sign else size

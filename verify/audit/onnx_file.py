@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from verify.audit import program as p
-from verify.audit.exact import Real
+from verify.audit.exact import Index, Real
 from verify.audit.program import Program, Shape, Step, require, supported
 from verify.audit.protobuf import Message, read_message
 
@@ -184,7 +184,8 @@ class _Reader:
 
 def _input_shape(info: Message) -> Shape:
     kind = info.type.tensor_type if info.type else None
-    require(kind is not None and kind.shape is not None, f"input {info.name!r} has no shape")
+    if kind is None or kind.shape is None:
+        raise p.Malformed(f"input {info.name!r} has no shape")
     supported(kind.elem_type in _FLOATS, f"input {info.name!r} is not a floating-point tensor")
     sizes = [d.dim_value if d.dim_value is not None else 0 for d in kind.shape.dim]
     if len(sizes) >= 2 and sizes[0] == 0:
@@ -225,7 +226,7 @@ def _attributes(node: Message) -> dict[str, Any]:
         given = kinds[a.type] if kinds[a.type] is not None else absent.get(a.type)
         filled = [k for k, v in kinds.items() if v not in (None, ())]
         require(given is not None and filled in ([], [a.type]), f"attribute {a.name!r} of {node.op_type} is ill-formed")
-        result[a.name] = bytes(given).decode("latin-1") if a.type == 3 else given
+        result[a.name] = bytes(a.s or b"").decode("latin-1") if a.type == 3 else given
     return result
 
 
@@ -366,7 +367,7 @@ def _div(call: Call) -> Result:
     return p.divided(call.name, x.name, x.shape, _broadcast(call, x.shape, call.numbers(1)))
 
 
-def _moved(call: Call, shape: Shape, taps: p.Index, fill: Real | None = None) -> Step:
+def _moved(call: Call, shape: Shape, taps: Index, fill: Real | None = None) -> Step:
     return p.gather(call.name, (call.value().name,), shape, taps, fill)
 
 

@@ -161,7 +161,7 @@ class Window:
     dilation: Shape
 
     def taps(self, shape: Shape) -> tuple[Index, Shape]:
-        """Elements of every window of ``(channels, *spatial)``: (channels, positions, window), and the positions' shape."""
+        """Elements of every window of ``(channels, *spatial)``, (channels, positions, window); the positions' shape."""
         rank = len(shape) - 1
         sizes = (self.kernel, self.stride, self.dilation)
         require(rank >= 1 and all(len(s) == rank for s in sizes), f"window {self.kernel} does not fit {shape}")

@@ -25,8 +25,8 @@ _SCHEMA: dict[str, dict[int, tuple[str, str]]] = {
         12: ("output", "VALUE*"), 13: ("", "-*"), 16: ("", "-*"),
     },
     "NODE": {
-        1: ("input", "str*"), 2: ("output", "str*"), 3: ("", "-"), 4: ("op_type", "str"), 5: ("attribute", "ATTRIBUTE*"),
-        6: ("", "-"), 7: ("domain", "str"), 8: ("overload", "str"), 9: ("", "-*"),
+        1: ("input", "str*"), 2: ("output", "str*"), 3: ("", "-"), 4: ("op_type", "str"),
+        5: ("attribute", "ATTRIBUTE*"), 6: ("", "-"), 7: ("domain", "str"), 8: ("overload", "str"), 9: ("", "-*"),
     },
     "ATTRIBUTE": {
         1: ("name", "str"), 2: ("f", "float"), 3: ("i", "int"), 4: ("s", "bytes"), 5: ("t", "TENSOR"),

@@ -1,0 +1,161 @@
+"""The certificate as a record: a strict reading of the JSON described in verify/certificate/SPEC.md, version 0."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from verify.audit.files import array, fields, number, read_json, text, whole
+from verify.audit.lift import Correspondence
+from verify.audit.program import require, supported
+
+FORMAT = "provable-pruning deviation certificate"
+MAX_DEPTH = 10_000
+MAX_INPUTS = 2**20
+_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_SPLIT = re.compile(r"(0|[1-9]\d{0,6}):(-?[1-9]\d{0,40}|0)p(-?[1-9]\d{0,3}|0)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class NetworkClaim:
+    """The identity of a network: file names and hashes, and the canonical digest of what they compute."""
+
+    files: tuple[tuple[str, str], ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """For every x in the boxes and every output: |original(x) - compact(x)| <= epsilon, in real arithmetic."""
+
+    original: NetworkClaim
+    compact: NetworkClaim
+    inputs: int
+    outputs: int
+    boxes: tuple[tuple[tuple[Fraction, Fraction], ...], ...]
+    epsilon: Fraction
+    epsilon_text: str
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A claim and the evidence for it."""
+
+    claim: Claim
+    lift: tuple[Correspondence, ...]
+    rule: str
+    symbols: int
+    trees: tuple[str, ...]
+    leaves: tuple[int, ...]
+
+
+def read_certificate(data: bytes) -> Certificate:
+    """Parse a certificate.
+
+    Raises:
+        Malformed: it breaks the rules of the format. Unsupported: another version, or a rule that is not known.
+    """
+    top = read_json(data)
+    require(isinstance(top, dict) and top.get("format") == FORMAT, f"not a {FORMAT}")
+    supported(top.get("version") == 0 and not isinstance(top.get("version"), bool), f"version {top.get('version')}")
+    names = "format version claim lift rule evidence not_established prover"
+    _, _, claim, lift, rule, evidence, limits, prover = fields(top, names, "the certificate")
+    for i, sentence in enumerate(array(limits, "not_established", 100)):
+        text(sentence, f"not_established[{i}]")
+    require(isinstance(prover, dict) and len(prover) <= 100, "prover is not an object of at most 100 entries")
+    for key, value in prover.items():
+        text(value, f"prover.{key[:40]}")
+    rule_name, parameters = fields(rule, "name parameters", "rule")
+    supported(rule_name in ("pair_zonotope", "separate"), f"rule {str(rule_name)[:40]!r}")
+    (symbols,) = fields(parameters, "symbols", "rule.parameters")
+    read = _claim(claim)
+    require(rule_name == "pair_zonotope" or lift is None, "the rule 'separate' takes no lift")
+    trees, leaves = _evidence(evidence)
+    require(len(trees) == len(read.boxes), f"{len(trees)} trees for {len(read.boxes)} boxes")
+    return Certificate(read, _lift(lift), rule_name, whole(symbols, "rule.parameters.symbols", 0, 2**31), trees, leaves)
+
+
+def _claim(value: Any) -> Claim:
+    names = "original compact inputs outputs domain norm epsilon arithmetic"
+    original, compact, inputs, outputs, domain, norm, epsilon, arithmetic = fields(value, names, "claim")
+    supported(norm == "max" and arithmetic == "real", f"norm {str(norm)[:40]!r}, arithmetic {str(arithmetic)[:40]!r}")
+    count = whole(inputs, "claim.inputs", 1, MAX_INPUTS)
+    boxes = tuple(_box(b, count, f"claim.domain[{i}]") for i, b in enumerate(array(domain, "claim.domain")))
+    require(len(boxes) >= 1, "the domain has no box")
+    bound = number(epsilon, "claim.epsilon")
+    require(bound >= 0, "epsilon is negative")
+    networks = _network(original, "claim.original"), _network(compact, "claim.compact")
+    return Claim(*networks, count, whole(outputs, "claim.outputs", 1, MAX_INPUTS), boxes, bound, epsilon)
+
+
+def _network(value: Any, place: str) -> NetworkClaim:
+    files, digest = fields(value, "files digest", place)
+    entries = []
+    for i, entry in enumerate(array(files, f"{place}.files", 2)):
+        name, digest_of_file = fields(entry, "name sha256", f"{place}.files[{i}]")
+        entries.append((text(name, f"{place}.files[{i}].name"), _hash(digest_of_file, f"{place}.files[{i}].sha256")))
+    require(len(entries) >= 1, f"{place}.files is empty")
+    return NetworkClaim(tuple(entries), _hash(digest, f"{place}.digest"))
+
+
+def _hash(value: Any, place: str) -> str:
+    require(_HASH.fullmatch(text(value, place)) is not None, f"{place} is not a SHA-256 in lower-case hexadecimal")
+    return str(value)
+
+
+def _box(value: Any, count: int, place: str) -> tuple[tuple[Fraction, Fraction], ...]:
+    lower, upper = (array(v, place, MAX_INPUTS) for v in fields(value, "lower upper", place))
+    require(len(lower) == len(upper) == count, f"{place} does not have {count} lower and upper bounds")
+    pairs = [(number(a, place), number(b, place)) for a, b in zip(lower, upper, strict=True)]
+    for i, (a, b) in enumerate(pairs):
+        require(a <= b, f"{place} is empty: coordinate {i}")
+    return tuple(pairs)
+
+
+def _lift(value: Any) -> tuple[Correspondence, ...]:
+    entries = []
+    for i, entry in enumerate(array(value if value is not None else [], "lift", 2**20)):
+        original, compact, axis, kept = fields(entry, "original compact axis kept", f"lift[{i}]")
+        positions = tuple(whole(k, f"lift[{i}].kept", 0, 2**31) for k in array(kept, f"lift[{i}].kept"))
+        names = text(original, f"lift[{i}].original"), text(compact, f"lift[{i}].compact")
+        entries.append(Correspondence(*names, whole(axis, f"lift[{i}].axis", 0, 16), positions))
+    return tuple(entries)
+
+
+def _evidence(value: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    trees, leaves = [], []
+    for i, entry in enumerate(array(value, "evidence")):
+        count, tree = fields(entry, "leaves tree", f"evidence[{i}]")
+        trees.append(text(tree, f"evidence[{i}].tree", 2**30))
+        leaves.append(whole(count, f"evidence[{i}].leaves", 1, 2**40))
+    return tuple(trees), tuple(leaves)
+
+
+def walk(tree: str, box: tuple[tuple[Fraction, Fraction], ...]) -> Iterator[tuple[tuple[Fraction, Fraction], ...]]:
+    """The boxes of the leaves of a tree in preorder: closed halves of closed boxes, so that together they cover `box`.
+
+    A tree is a sequence of items set apart by one blank: `.` is a leaf, `DpE...` a split, written dimension:MpE, at
+    M 2^E strictly inside the box it cuts (M odd, or 0p0), followed by its low and its high half.
+
+    Raises:
+        Malformed: another item, a split outside its box, or too few or too many items.
+    """
+    pending = [box]
+    for item in tree.split(" "):
+        require(bool(pending), "a tree goes on behind its end")
+        here = pending.pop()
+        if item == ".":
+            yield here
+            continue
+        split = _SPLIT.fullmatch(item)
+        require(split is not None, f"tree item {item[:60]!r}")
+        dimension, mantissa, exponent = (int(g) for g in split.groups())  # type: ignore[union-attr]
+        require(mantissa % 2 == 1 or (mantissa, exponent) == (0, 0), f"tree item {item!r} is not in lowest terms")
+        require(dimension < len(box), f"tree item {item!r}: there are {len(box)} coordinates")
+        at, (low, high) = mantissa * Fraction(2) ** exponent, here[dimension]
+        require(low < at < high, f"tree item {item!r} does not cut its box strictly inside")
+        require(len(pending) < MAX_DEPTH, f"a tree is deeper than {MAX_DEPTH}")
+        pending.append((*here[:dimension], (at, high), *here[dimension + 1 :]))
+        pending.append((*here[:dimension], (low, at), *here[dimension + 1 :]))
+    require(not pending, "a tree ends too early: part of the domain is not covered")

@@ -1,0 +1,301 @@
+"""The judgement: does a certificate prove its claim about these two networks?
+
+Everything is recomputed from the files: hashes, the networks' exact parameters, the boxes of the leaves, and on every
+leaf the bounds of all outputs. The certificate supplies the claim, the places of the splits and the hint which values
+belong together. ACCEPT is returned on one line of this file; every exception ends in another verdict.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from itertools import islice
+from math import ceil, floor, prod
+from pathlib import Path
+
+import numpy as np
+
+from verify.audit.certificate import Certificate, NetworkClaim, read_certificate, walk
+from verify.audit.exact import (
+    CENTRE,
+    FORM_BITS,
+    LARGEST,
+    Array,
+    Form,
+    Index,
+    Mask,
+    Memory,
+    Refuted,
+    Resource,
+    check_memory,
+    self_test,
+)  # fmt: skip
+from verify.audit.files import read_file, sha256
+from verify.audit.lift import Stage, stages_alone, stages_of_pair
+from verify.audit.onnx_file import read_onnx
+from verify.audit.program import Malformed, Program, Unsupported
+from verify.audit.rules import Inconsistent, Symbols, Values, bounds_of, difference, propagate
+from verify.audit.structure_file import read_structure
+
+MAX_CERTIFICATE = 2**30
+LEAVES_AT_ONCE = 128
+Box = tuple[tuple[Fraction, Fraction], ...]
+
+
+class Verdict(Enum):
+    """The outcome of an audit."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    MALFORMED = "malformed"
+    UNSUPPORTED = "unsupported"
+    RESOURCE = "resource"
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What was found.
+
+    Attributes:
+        verdict: ACCEPT means: the claim is true. Every other verdict means: nothing was established.
+        reason: in words, the first item that failed.
+        leaves: sub-boxes on which the claim was proved.
+        bound: the largest deviation bound over all leaves and outputs (an upper bound), if every leaf was proved.
+        claim_words: what was accepted.
+        hashes: SHA-256 of the certificate and of every file that was read.
+    """
+
+    verdict: Verdict
+    reason: str
+    leaves: int = 0
+    bound: Fraction | None = None
+    claim_words: str = ""
+    hashes: tuple[tuple[str, str], ...] = ()
+
+
+def audit(
+    certificate: Path | str,
+    original: Path | str,
+    compact: Path | str,
+    *,
+    original_weights: Path | str | None = None,
+    compact_weights: Path | str | None = None,
+) -> AuditReport:
+    """Check a certificate against the two networks it names. Never raises for what is in the files.
+
+    Args:
+        certificate: the certificate file.
+        original, compact: network files: `.onnx`, or a structure `.json` (its weights beside it or given).
+    """
+    try:
+        return _audit(Path(certificate), _files(original, original_weights), _files(compact, compact_weights))
+    except Refuted as error:
+        return AuditReport(Verdict.REJECT, str(error))
+    except Malformed as error:
+        return AuditReport(Verdict.MALFORMED, str(error))
+    except Unsupported as error:
+        return AuditReport(Verdict.UNSUPPORTED, f"not supported: {error}")
+    except (Resource, MemoryError, RecursionError) as error:
+        return AuditReport(Verdict.RESOURCE, f"{type(error).__name__}: {error}")
+    except Exception as error:
+        return AuditReport(Verdict.RESOURCE, f"internal error, please report it: {type(error).__name__}: {error}")
+
+
+def _files(network: Path | str, weights: Path | str | None) -> list[Path]:
+    path = Path(network)
+    if path.suffix.lower() != ".json":
+        return [path]
+    return [path, Path(weights) if weights is not None else path.with_name("compact.safetensors")]
+
+
+def _audit(path: Path, original_files: list[Path], compact_files: list[Path]) -> AuditReport:
+    self_test()
+    data = read_file(path, MAX_CERTIFICATE)
+    certificate = read_certificate(data)
+    claim = certificate.claim
+    original, original_hashes = _network(original_files, claim.original, "original")
+    compact, compact_hashes = _network(compact_files, claim.compact, "compact")
+    _check_sizes(certificate, original, compact)
+    prover = _Prover(certificate, original, compact)
+    proved = 0
+    for i, (box, tree, count) in enumerate(zip(claim.boxes, certificate.trees, certificate.leaves, strict=True)):
+        found = prover.prove(walk(tree, box), box, f"box {i}")
+        if found != count:
+            raise Refuted(f"box {i}: the certificate states {count} leaves, its tree has {found}")
+        proved += found
+    if proved != sum(certificate.leaves) or proved < len(claim.boxes):
+        raise Refuted("not every leaf was proved")
+    hashes = ((path.name, sha256(data)), *original_hashes, *compact_hashes)
+    return AuditReport(Verdict.ACCEPT, "proved", proved, prover.bound, claim_words(certificate), hashes)
+
+
+def _network(paths: Sequence[Path], claim: NetworkClaim, role: str) -> tuple[Program, tuple[tuple[str, str], ...]]:
+    """Read a network; its files and what they compute must be those of the claim."""
+    contents = [read_file(path) for path in paths]
+    hashes = [sha256(content) for content in contents]
+    if hashes != [h for _, h in claim.files]:
+        raise Refuted(f"the certificate is for another {role} network: the SHA-256 of {paths[0].name} does not match")
+    program = read_network(contents)
+    if program.digest != claim.digest:
+        raise Refuted(f"the canonical digest of the {role} network does not match the claim")
+    return program, tuple((path.name, h) for path, h in zip(paths, hashes, strict=True))
+
+
+def read_network(contents: Sequence[bytes]) -> Program:
+    """The program of a network file: one ONNX file, or a structure and its safetensors."""
+    if len(contents) == 1:
+        return read_onnx(contents[0])
+    return read_structure(*contents)
+
+
+def _check_sizes(certificate: Certificate, original: Program, compact: Program) -> None:
+    for size, name in ((certificate.claim.inputs, "input"), (certificate.claim.outputs, "output")):
+        for program, role in ((original, "original"), (compact, "compact")):
+            have = prod(program.input_shape if name == "input" else program.shape_of(program.output))
+            if have != size:
+                raise Refuted(f"the {role} network has {have} {name}s, the claim says {size}")
+
+
+def claim_words(certificate: Certificate) -> str:
+    """The claim in plain words, from the claim alone."""
+    claim = certificate.claim
+    boxes = "the box" if len(claim.boxes) == 1 else f"the {len(claim.boxes)} boxes"
+    return (
+        f"For every input in {boxes} of the claim ({claim.inputs} coordinates), each of the {claim.outputs} outputs of "
+        f"the compact network {claim.compact.files[0][0]} differs from that of the original network "
+        f"{claim.original.files[0][0]} by at most {claim.epsilon_text}, in real arithmetic."
+    )
+
+
+@dataclass(frozen=True)
+class _Enclosure:
+    """Lower and upper bounds (outputs, leaves) of original - compact: integers in units of 2^exponent."""
+
+    low: Array
+    high: Array
+    exponent: int
+
+    def below(self, epsilon: Fraction) -> tuple[Mask, Mask]:
+        """Where -epsilon <= low, and where high <= epsilon, both exactly."""
+        limit = float(min(floor(epsilon / Fraction(2) ** self.exponent), LARGEST))
+        return self.low >= -limit, self.high <= limit
+
+    @property
+    def largest(self) -> Fraction:
+        reach = max(float(np.max(self.high)), -float(np.min(self.low)), 0.0)
+        return int(reach) * Fraction(2) ** self.exponent
+
+
+class _Prover:
+    """Proves the claim leaf by leaf; `bound` grows to the largest deviation bound."""
+
+    def __init__(self, certificate: Certificate, original: Program, compact: Program) -> None:
+        self.epsilon = certificate.claim.epsilon
+        self.symbols = certificate.symbols
+        self.bound = Fraction(0)
+        self.ends = position(original), position(compact)
+        self.pair: list[Stage] | None = None
+        if certificate.rule == "pair_zonotope":
+            self.pair = stages_of_pair(original, compact, certificate.lift)
+        self.alone = [] if self.pair is not None else [stages_alone(original), stages_alone(compact)]
+
+    def prove(self, leaves: Iterator[Box], root: Box, place: str) -> int:
+        """Prove the claim on every leaf; the number of leaves.
+
+        Raises:
+            Refuted: some leaf has a bound above epsilon.
+        """
+        grid, done = InputGrid(root), 0
+        while chunk := list(islice(leaves, LEAVES_AT_ONCE)):
+            self._prove_some(chunk, grid, place, done)
+            done += len(chunk)
+        return done
+
+    def _prove_some(self, boxes: list[Box], grid: "InputGrid", place: str, first: int) -> None:
+        """Prove some leaves together, or in two halves where that needs too much memory."""
+        try:
+            enclosures = self._enclosures(grid.form(boxes))
+        except Memory:
+            if len(boxes) == 1:
+                raise
+            half = len(boxes) // 2
+            self._prove_some(boxes[:half], grid, place, first)
+            self._prove_some(boxes[half:], grid, place, first + half)
+            return
+        self._compare(enclosures, place, first)
+
+    def _compare(self, enclosures: Sequence[_Enclosure], place: str, first: int) -> None:
+        """Every output of every leaf on both sides, by one enclosure or another."""
+        sides = [e.below(self.epsilon) for e in enclosures]
+        proved = np.logical_or.reduce([s[0] for s in sides]) & np.logical_or.reduce([s[1] for s in sides])
+        if not proved.all():
+            output, leaf = (int(i) for i in np.argwhere(~proved.T)[0][::-1])
+            low = max(float(e.low[output, leaf]) * 2.0**e.exponent for e in enclosures)
+            high = min(float(e.high[output, leaf]) * 2.0**e.exponent for e in enclosures)
+            raise Refuted(
+                f"{place}, leaf {first + leaf}: output {output} deviates by a value in [{low:.6g}, {high:.6g}] for all "
+                f"this proof shows, which is not within epsilon = {float(self.epsilon):.6g}"
+            )
+        self.bound = max(self.bound, min(e.largest for e in enclosures))
+
+    def _enclosures(self, x: Form) -> list[_Enclosure]:
+        """Enclosures of original - compact on the boxes of x: by its own form, and by all forms together."""
+        left = np.full(x.rem.shape[1], float(self.symbols - (x.body.shape[2] - 1)))
+        if self.pair is not None:
+            zero = Form(0, CENTRE, np.zeros((*x.rem.shape, 1)), np.zeros(x.rem.shape))
+            z, y = propagate(self.pair, Values(x, x, zero), Symbols(2, left), self.ends)
+        else:
+            (z,) = propagate(self.alone[0], Values(x), Symbols(2, left), self.ends[:1])
+            (other,) = propagate(self.alone[1], Values(x), Symbols(2**40, left), self.ends[1:])
+            y = Values(z.z, other.z)
+        outputs = np.arange(len(z.z.rem), dtype=np.int64)
+        d = z.d if self._output_is_paired(outputs) else None
+        if y.y is None:
+            raise Inconsistent("the compact network has no output")
+        d = difference(z.z, y.y) if d is None else d
+        joint = bounds_of(Values(z.z, y.y, d), outputs)
+        if joint.d is None:
+            raise Inconsistent("the difference of the outputs has no bounds")
+        return [_Enclosure(*d.bounds(d.exponent), d.exponent), _Enclosure(*joint.d, joint.unit)]
+
+    def _output_is_paired(self, outputs: Index) -> bool:
+        """Whether D at the output is original - compact, output by output."""
+        if self.pair is None or self.ends[0] != self.ends[1]:
+            return False
+        kept = outputs if self.ends[0] == 0 else self.pair[self.ends[0] - 1].kept
+        return kept is not None and np.array_equal(kept, outputs)
+
+
+def position(program: Program) -> int:
+    """The output's place in the list of values."""
+    return [program.input, *(step.name for step in program.steps)].index(program.output)
+
+
+class InputGrid:
+    """Boxes as forms of the input, in one unit for all leaves of a root box, each interval rounded outward."""
+
+    def __init__(self, root: Box) -> None:
+        reach = max(max(abs(low), abs(high)) for low, high in root)
+        top = reach.numerator.bit_length() - reach.denominator.bit_length() + 1 if reach else 0
+        self.exponent = top - (FORM_BITS - 2)
+        self.known: dict[tuple[Fraction, Fraction], tuple[int, int]] = {}
+
+    def interval(self, pair: tuple[Fraction, Fraction]) -> tuple[int, int]:
+        """Centre and radius, in units, of an interval that contains the given one."""
+        if pair not in self.known:
+            unit = Fraction(2) ** self.exponent
+            centre = round((pair[0] + pair[1]) / (2 * unit))
+            self.known[pair] = centre, ceil(max(pair[1] / unit - centre, centre - pair[0] / unit))
+        return self.known[pair]
+
+    def form(self, boxes: Sequence[Box]) -> Form:
+        """The input on these boxes: one symbol per coordinate that is not constant on all of them."""
+        numbers = np.array([[self.interval(pair) for pair in box] for box in boxes], dtype=np.float64)
+        centre, radius = numbers[:, :, 0].T, numbers[:, :, 1].T  # (n, leaves)
+        moving = np.flatnonzero(radius.any(axis=1))
+        blocks = (*CENTRE, (1, len(moving)))
+        check_memory(len(centre), len(boxes), blocks)
+        body = np.zeros((len(centre), len(boxes), 1 + len(moving)))
+        body[:, :, 0] = centre
+        body[moving, :, 1 + np.arange(len(moving))] = radius[moving]
+        return Form(self.exponent, blocks, body, np.zeros(centre.shape))
