@@ -22,7 +22,14 @@ from provable.bounds.event_bound import (
 from provable.bounds.hybrid_bound import hybrid_bound, hybrid_error, hybrid_sample_size
 from provable.bounds.layer_theorem import layer_bound, layer_error, layer_sample_size, same_sign_sums
 from provable.bounds.recursion import PrunedDense, dense_recursion, measured_relative_error
-from provable.bounds.volume_bound import Consumer, VolumePromise, expected_residual, promise_volume, tail_bound
+from provable.bounds.volume_bound import (
+    Consumer,
+    VolumeEvidence,
+    VolumePromise,
+    expected_residual,
+    tail_bound,
+    volume_evidence,
+)
 from provable.bounds.without_replacement_bound import (
     without_replacement_bound,
     without_replacement_error,
@@ -34,6 +41,7 @@ __all__ = [
     "Consumer",
     "Coverage",
     "PrunedDense",
+    "VolumeEvidence",
     "VolumePromise",
     "coverage_by_assumption",
     "coverage_by_exchangeability",
@@ -51,9 +59,9 @@ __all__ = [
     "layer_error",
     "layer_sample_size",
     "measured_relative_error",
-    "promise_volume",
     "same_sign_sums",
     "tail_bound",
+    "volume_evidence",
     "without_replacement_bound",
     "without_replacement_error",
     "without_replacement_size",

@@ -13,12 +13,12 @@ and for the loss after compensation, loss(A) = sum over consumers of tr(W E_A W^
 
 Both hold for convolutions, where a channel is a block of coordinates and least squares uses whole blocks.
 The expectation is over the draw only: no assumption on the data, no logarithm. A draw whose exact loss is
-above factor times the expectation is drawn again (provable.sampling.acceptance); the derandomised set
-meets tr(G / G_AA) <= E tr(G / G_AA), hence the spectral form, with certainty.
+above factor times the expectation is drawn again (provable.sampling.acceptance); the derandomised set meets
+the expectation itself, with certainty.
 
-Proofs: theory_notes/volume_sampling.md. Not claimed: anything about fresh inputs: the loss is that on the
-calibration statistics. With a ridge that pulls the fit towards the ORIGINAL weights the bounds hold with the
-same ridge added to G; with one that pulls towards zero they do not.
+Proofs: theory_notes/volume_sampling.md. Not claimed: anything about fresh inputs, the loss is that on the
+calibration statistics. A fit with a ridge that pulls towards the ORIGINAL weights is covered with gram + ridge I
+in place of gram; one that pulls towards zero is not covered.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,13 @@ import numpy as np
 
 from provable.bounds.a_priori import APrioriBound
 from provable.sampling.channel_matrix import channel_matrix
+from provable.sampling.derandomised_volume import DerandomisedVolume
 from provable.sampling.design import Array
 from provable.sampling.elementary_symmetric import log_elementary, log_leave_one_out
 from provable.sampling.volume import shifted_spectrum
 from verify.errors import DataError
+
+LOSS = "squared error of the consumers' outputs after compensation, summed over outputs, mean over calibration patches"
 
 
 def expected_residual(eigenvalues: Array, count: int) -> float:
@@ -76,17 +79,19 @@ class Consumer:
 
 @dataclass(frozen=True, eq=False)
 class VolumePromise:
-    """Evidence to sample from, and what sampling `count` channels from it promises.
+    """What volume sampling of `count` channels promises, and what to sample from.
 
     Attributes:
-        matrix: ``(c, c)`` channel-level G, the evidence for `Volume` and `DerandomisedVolume`.
+        matrix: ``(c, c)`` channel-level G, the evidence for `Volume` and `derandomised_design`.
+        weights: ``(c, c)`` H of the weighted form.
         count: channels to keep.
-        spectral: upper bound on E loss(A), spectral form; also met by the derandomised set.
-        weighted: upper bound on E loss(A), weighted form; infinite where it was not computed.
+        spectral: upper bound on E loss(A), spectral form.
+        weighted: upper bound on E loss(A), weighted form.
         trivial: loss when every channel is removed.
     """
 
     matrix: Array
+    weights: Array
     count: int
     spectral: float
     weighted: float
@@ -107,69 +112,91 @@ class VolumePromise:
             self.trivial,
             1.0 - factor**-attempts,
             f"none on the data; up to {attempts} draws, exact least squares on the calibration statistics",
-            "squared error of the consumers' outputs after compensation, mean over calibration patches",
+            LOSS,
         )
 
+    def derandomised_design(self) -> DerandomisedVolume:
+        """The design without randomness that meets `expected_upper`, given `matrix` as evidence."""
+        return DerandomisedVolume(self.weights if self.weighted <= self.spectral else None)
+
     def derandomised(self) -> APrioriBound:
-        """Promise for the set of `DerandomisedVolume`."""
+        """Promise for the set of `derandomised_design`."""
         return APrioriBound(
             "volume bound, derandomised",
-            self.spectral,
+            self.expected_upper,
             self.trivial,
             1.0,
             "none on the data; exact least squares on the calibration statistics",
-            "squared error of the consumers' outputs after compensation, mean over calibration patches",
+            LOSS,
         )
 
 
-def promise_volume(
-    consumers: Sequence[Consumer], count: int, scale: Array | None = None, weighted_up_to: int = 1024
-) -> VolumePromise:
-    """Sampling matrix and promise for the consumers of one group of c channels.
+@dataclass(frozen=True, eq=False)
+class VolumeEvidence:
+    """What volume sampling of one group reads, for every number of channels to keep.
+
+    Attributes:
+        matrix: ``(c, c)`` G.
+        weights: ``(c, c)`` H.
+        values: ``(c,)`` eigenvalues of G, shifted as the sampler shifts them.
+        vectors: ``(c, c)`` its eigenvectors.
+        trivial: loss when every channel is removed.
+    """
+
+    matrix: Array
+    weights: Array
+    values: Array
+    vectors: Array
+    trivial: float
+
+    def promise(self, count: int) -> VolumePromise:
+        """What keeping `count` channels promises, 1 <= count <= c."""
+        spectral = expected_residual(self.values, count)
+        shares = np.log(self.values) + log_leave_one_out(self.values, count)
+        shares -= log_elementary(self.values, count)[-1]
+        weighted = float(np.sum((self.weights @ self.vectors) * self.vectors, axis=0) @ np.exp(shares))
+        return VolumePromise(self.matrix, self.weights, count, spectral, weighted, self.trivial)
+
+
+def volume_evidence(
+    consumers: Sequence[Consumer], scale: Array | None = None, whitened_up_to: int = 2400
+) -> VolumeEvidence:
+    """Sampling matrix and weights for the consumers of one group of c channels.
 
     Args:
         consumers: layers that read the channels; their losses are added.
-        count: channels to keep, 1 <= count <= c.
         scale: ``(c,)`` positive d; None: all 1. `provable.sampling.column_norms` makes sampling see the
             weights. Any scale fixed before drawing is valid, so the smaller of two promises may be chosen.
-        weighted_up_to: largest c x k for which the weighted form is computed for k > 1 (one more
-            eigendecomposition of that size; for k = 1 it costs nothing).
+        whitened_up_to: largest c x k for which beta is computed (one eigendecomposition of that size: seconds at
+            2400); above, the universal value k is used, which is valid but several times larger.
     """
     channels = {consumer.weight.shape[1] for consumer in consumers}
     if len(channels) != 1:
         raise DataError(f"consumers of one group must read the same channels; they read {sorted(channels)}")
     (c,) = channels
     d = np.ones(c) if scale is None else scale
-    matrix = np.zeros((c, c))
-    for consumer in consumers:
-        flat = (consumer.weight / d[:, None]).reshape(consumer.weight.shape[0], -1)
-        matrix += np.linalg.norm(flat, 2) ** 2 * channel_matrix(consumer.gram, consumer.weight.shape[2], d)
-    values, vectors = shifted_spectrum(matrix)
-    spectral = expected_residual(values, count)
-    weighted = np.inf
-    if all(g.weight.shape[2] == 1 or g.gram.shape[0] <= weighted_up_to for g in consumers):
-        weighted = _weighted_form(consumers, count, d, (values, vectors))
-    return VolumePromise(matrix, count, spectral, weighted, sum(g.energy() for g in consumers))
+    sizes = [np.linalg.norm((g.weight / d[:, None]).reshape(g.weight.shape[0], -1), 2) ** 2 for g in consumers]
+    matrix, weights = np.zeros((c, c)), np.zeros((c, c))
+    for g, size in zip(consumers, sizes, strict=True):
+        matrix += size * channel_matrix(g.gram, g.weight.shape[2], d)
+    spectrum = shifted_spectrum(matrix)
+    for g, size in zip(consumers, sizes, strict=True):
+        beta = 0.0 if size == 0 else _dominance(g, d, spectrum, float(size), whitened_up_to)
+        weights += beta * np.einsum("fik,fjk->ij", g.weight, g.weight, optimize=True) / np.outer(d, d)
+    return VolumeEvidence(matrix, weights, *spectrum, sum(g.energy() for g in consumers))
 
 
-def _weighted_form(consumers: Sequence[Consumer], count: int, d: Array, spectrum: tuple[Array, Array]) -> float:
+def _dominance(g: Consumer, d: Array, spectrum: tuple[Array, Array], size: float, whitened_up_to: int) -> float:
+    """beta with D C D <= beta (G x I): the smallest one, rounded up a little, or k / ||W D^-1||^2, always valid."""
     values, vectors = spectrum
-    importance = np.zeros(values.size)
-    for g in consumers:
-        turned = np.einsum("fck,c,ci->fik", g.weight, 1.0 / d, vectors, optimize=True)
-        importance += _dominance(g, d, spectrum) * np.einsum("fik,fik->i", turned, turned)
-    logs = np.log(values) + log_leave_one_out(values, count) - log_elementary(values, count)[-1]
-    return float(importance @ np.exp(logs))
-
-
-def _dominance(consumer: Consumer, d: Array, spectrum: tuple[Array, Array]) -> float:
-    """beta: the smallest number with D C D <= beta (G x I), rounded up a little; never above k for G = tr_k(D C D)."""
-    values, vectors = spectrum
-    c, k = consumer.weight.shape[1:]
+    c, k = g.weight.shape[1:]
+    if k == 1 or c * k > whitened_up_to:
+        return float(k / size)
     whitening = (vectors / np.sqrt(values)).T * d  # (c, c)
-    half = np.einsum("ic,cpm->ipm", whitening, consumer.gram.reshape(c, k, c * k)).reshape(c * k, c, k)
+    half = np.einsum("ic,cpm->ipm", whitening, g.gram.reshape(c, k, c * k)).reshape(c * k, c, k)
     whitened = np.einsum("mcp,ic->mip", half, whitening).reshape(c * k, c * k)
-    return float(np.linalg.eigvalsh((whitened + whitened.T) / 2)[-1]) * (1 + 1e-9)
+    largest = float(np.linalg.eigvalsh((whitened + whitened.T) / 2)[-1])
+    return min(float(k / size), largest * (1 + 1e-9))
 
 
 def _checked(eigenvalues: Array, count: int) -> Array:

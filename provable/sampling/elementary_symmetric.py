@@ -30,21 +30,10 @@ def log_elementary(values: Array, order: int) -> Array:
 
 def log_leave_one_out(values: Array, order: int) -> Array:
     """``(n,)``: log e_order of the values without the i-th, for each i; no division, hence no cancellation."""
-    return log_leave_one_out_pair(values, order)[0]
-
-
-def log_leave_one_out_pair(values: Array, order: int) -> tuple[Array, Array]:
-    """log e_order and log e_{order-1} (-inf for order 0) of the values without the i-th, from the same two tables."""
     before = log_elementary_table(values, order)[:-1]
     after = log_elementary_table(values[::-1], order)[:-1][::-1]
-    top = log_sum(before + after[:, ::-1])
-    below = log_sum(before[:, :-1] + after[:, -2::-1]) if order else np.full(values.size, -np.inf)
-    return top, below
-
-
-def log_sum(logs: Array) -> Array:
-    """Logarithm of the sum of exponentials along the last axis."""
-    peak = logs.max(axis=-1)
+    logs = before + after[:, ::-1]
+    peak = logs.max(axis=1)
     finite = np.where(np.isfinite(peak), peak, 0.0)
     with np.errstate(divide="ignore"):
-        return np.asarray(finite + np.log(np.exp(logs - finite[..., None]).sum(axis=-1)))
+        return np.asarray(finite + np.log(np.exp(logs - finite[:, None]).sum(axis=1)))

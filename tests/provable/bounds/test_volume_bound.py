@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from provable.bounds import Consumer, expected_residual, promise_volume, tail_bound
+from provable.bounds import Consumer, expected_residual, tail_bound, volume_evidence
 from provable.sampling import (
-    DerandomisedVolume,
     Volume,
     channel_matrix,
     column_norms,
@@ -85,17 +84,21 @@ def test_mean_residual_grows_with_every_eigenvalue_and_falls_with_the_size(value
 def test_expected_loss_of_whole_blocks_is_below_the_promise(channels, positions, filters, smooth, scaled, data, seed):
     g = consumer(seed, filters, channels, positions, smooth)
     count = data.draw(st.integers(1, channels))
-    promise = promise_volume([g], count, column_norms(g.weight) if scaled else None)
+    scale = column_norms(g.weight) if scaled else None
+    promise = volume_evidence([g], scale).promise(count)
     sets, p = enumeration(promise.matrix, count)
     mean = float(p @ [loss([g], a) for a in sets])
     slack = 1e-8 * promise.trivial
     assert mean <= promise.spectral * (1 + 1e-6) + slack
     assert mean <= promise.weighted * (1 + 1e-6) + slack
+    assert (
+        promise.weighted <= volume_evidence([g], scale, whitened_up_to=0).promise(count).weighted * (1 + 1e-6) + slack
+    )
     assert promise.trivial == pytest.approx(loss([g], []))
     if positions == 1:
         assert promise.weighted == pytest.approx(mean, rel=1e-5, abs=slack)  # an equality without blocks
         assert promise.weighted <= promise.spectral * (1 + 1e-6) + slack
-    kept = DerandomisedVolume().draw(promise.matrix, count, np.random.default_rng(0)).kept
+    kept = promise.derandomised_design().draw(promise.matrix, count, np.random.default_rng(0)).kept
     assert loss([g], kept) <= promise.derandomised().value * (1 + 1e-6) + slack
 
 
@@ -104,18 +107,18 @@ def test_expected_loss_of_whole_blocks_is_below_the_promise(channels, positions,
 def test_several_consumers_of_one_group(channels, data, seed):
     both = [consumer(seed, 3, channels, 2, 1.0), consumer(seed + 1, 2, channels, 1)]
     count = data.draw(st.integers(1, channels - 1))
-    promise = promise_volume(both, count)
+    promise = volume_evidence(both).promise(count)
     sets, p = enumeration(promise.matrix, count)
     mean = float(p @ [loss(both, a) for a in sets])
-    assert mean <= promise.expected_upper * (1 + 1e-6)
-    kept = DerandomisedVolume().draw(promise.matrix, count, np.random.default_rng(0)).kept
-    assert loss(both, kept) <= promise.spectral * (1 + 1e-6)
+    assert mean <= min(promise.spectral, promise.weighted) * (1 + 1e-6)
+    kept = promise.derandomised_design().draw(promise.matrix, count, np.random.default_rng(0)).kept
+    assert loss(both, kept) <= promise.expected_upper * (1 + 1e-6)
 
 
 def test_sampled_mean_is_below_the_bound_at_a_real_width():
     """64 channels of 9 positions: one-sided z-test at 1e-6, and the figure is not vacuous."""
     g = consumer(0, 16, 64, 9, smooth=3.0)
-    promise = promise_volume([g], 32, column_norms(g.weight))
+    promise = volume_evidence([g], column_norms(g.weight)).promise(32)
     generator = np.random.default_rng(1)
     losses = [loss([g], Volume().draw(promise.matrix, 32, generator).kept) for _ in range(25)]
     assert np.mean(losses) <= promise.expected_upper + norm.isf(1e-6) * np.std(losses) / 5
@@ -140,27 +143,27 @@ def test_simulated_figures_of_the_design_notes():
 
 def test_promises_are_labelled():
     g = consumer(3, 4, 6, 1)
-    promise = promise_volume([g], 5)
+    promise = volume_evidence([g]).promise(5)
     sampled = promise.sampled(factor=2.0, attempts=10)
     assert sampled.confidence == 1 - 2.0**-10
     assert sampled.value == 2 * promise.expected_upper
     assert promise.derandomised().confidence == 1
-    assert promise_volume([g], 6).expected_upper <= 1e-9 * promise.trivial
+    assert volume_evidence([g]).promise(6).expected_upper <= 1e-9 * promise.trivial
     with pytest.raises(DataError):
         promise.sampled(factor=1.0)
 
 
 def test_a_dead_layer_promises_nothing_wrong():
     dead = Consumer(np.zeros((2, 3, 4)), np.zeros((12, 12)))
-    assert promise_volume([dead], 2).sampled().vacuous
+    assert volume_evidence([dead]).promise(2).sampled().vacuous
 
 
 @pytest.mark.parametrize("wrong", [
     lambda: Consumer(np.ones((2, 3, 4)), np.eye(3)),
     lambda: Consumer(np.ones((2, 3)), np.eye(3)),
-    lambda: promise_volume([], 1),
-    lambda: promise_volume([consumer(0, 1, 2, 1), consumer(0, 1, 3, 1)], 1),
-    lambda: promise_volume([consumer(0, 1, 2, 1)], 3),
+    lambda: volume_evidence([]),
+    lambda: volume_evidence([consumer(0, 1, 2, 1), consumer(0, 1, 3, 1)]),
+    lambda: volume_evidence([consumer(0, 1, 2, 1)]).promise(3),
     lambda: expected_residual(np.array([np.nan]), 1),
     lambda: tail_bound(np.ones(3), 0),
 ])  # fmt: skip

@@ -17,7 +17,8 @@ from provable.sampling import (
     draw_until,
     residual_covariance,
 )
-from provable.sampling.elementary_symmetric import log_elementary, log_leave_one_out_pair
+from provable.sampling.derandomised_volume import conditional_residuals, tilted_leave_out
+from provable.sampling.elementary_symmetric import log_elementary, log_leave_one_out
 from verify.errors import DataError
 
 
@@ -31,21 +32,34 @@ def subsets(channels, count):
     return list(itertools.combinations(range(channels), count))
 
 
+def e(numbers, order):
+    """Elementary symmetric polynomial by enumeration."""
+    return float(sum(np.prod(c) for c in itertools.combinations(numbers, order)))
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=7), st.data())
 def test_elementary_symmetric_polynomials_against_enumeration(values, data):
     x = np.array(values)
     order = data.draw(st.integers(0, x.size))
-
-    def e(numbers, r):
-        return float(sum(np.prod(c) for c in itertools.combinations(numbers, r)))
-
     np.testing.assert_allclose(np.exp(log_elementary(x, order)), [e(x, r) for r in range(order + 1)], rtol=1e-9)
-    top, below = log_leave_one_out_pair(x, order)
-    others = [np.delete(x, i) for i in range(x.size)]
-    np.testing.assert_allclose(np.exp(top), [e(o, order) for o in others], rtol=1e-9, atol=1e-300)
-    if order:
-        np.testing.assert_allclose(np.exp(below), [e(o, order - 1) for o in others], rtol=1e-9, atol=1e-300)
+    others = [e(np.delete(x, i), order) for i in range(x.size)]
+    np.testing.assert_allclose(np.exp(log_leave_one_out(x, order)), others, rtol=1e-9, atol=1e-300)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(2, 8), st.data(), st.floats(0, 4), st.integers(0, 2**32))
+def test_leaving_two_out_against_enumeration(size, data, spread, seed):
+    x = np.exp(spread * np.random.default_rng(seed).normal(size=size))
+    order = data.draw(st.integers(0, size - 2))
+    single, pair = tilted_leave_out(x, order)
+    one = np.array([x[i] * e(np.delete(x, i), order) for i in range(size)])
+    two = np.array(
+        [[x[i] * x[j] * e(np.delete(x, [i, j]), order) * (i != j) for i in range(size)] for j in range(size)]
+    )
+    factor = one.sum() / single.sum()
+    np.testing.assert_allclose(single * factor, one, rtol=1e-8, atol=1e-9 * one.max())
+    np.testing.assert_allclose(pair * factor, two, rtol=1e-8, atol=1e-9 * two.max())
 
 
 @settings(deadline=None, max_examples=40)
@@ -73,20 +87,26 @@ def test_draws_follow_the_probabilities(count):
     assert statistic <= chi2.isf(1e-6, max(1, len(cells) - 1))
 
 
-def mean_residual(matrix, count):
-    """E tr(E_A) under volume sampling by enumeration."""
-    sets = subsets(matrix.shape[0], count)
+def mean_residual(matrix, count, weights=None, containing=()):
+    """E tr(H E_A) under volume sampling by enumeration, given that some channels are in A."""
+    h = np.eye(matrix.shape[0]) if weights is None else weights
+    sets = [a for a in subsets(matrix.shape[0], count) if set(containing) <= set(a)]
     p = np.exp([Volume().log_probability(matrix, a) for a in sets])
-    return float(p @ [np.trace(residual_covariance(matrix, a)) for a in sets])
+    return float(p @ [np.sum(h * residual_covariance(matrix, a)) for a in sets] / p.sum())
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(2, 6), st.data(), st.integers(0, 2**32))
-def test_derandomised_set_meets_the_mean_of_volume_sampling(channels, data, seed):
-    matrix, count = gram(channels, seed), data.draw(st.integers(1, channels - 1))
-    kept = DerandomisedVolume().draw(matrix, count, np.random.default_rng(0)).kept
-    residual = np.trace(residual_covariance(matrix, kept))
-    assert residual <= mean_residual(matrix, count) * (1 + 1e-6) + 1e-9 * np.trace(matrix)
+@given(st.integers(2, 6), st.data(), st.booleans(), st.integers(0, 2**32))
+def test_conditional_expectations_and_the_set_they_lead_to(channels, data, identity, seed):
+    matrix, count = gram(channels, seed) + np.eye(channels), data.draw(st.integers(1, channels - 1))
+    weights = None if identity else gram(channels, seed + 1, rank=data.draw(st.integers(1, channels)))
+    h = np.eye(channels) if identity else weights
+    scale = 1e-8 * np.trace(matrix) * np.trace(h)
+    expected = [mean_residual(matrix, count, weights, (j,)) for j in range(channels)]
+    np.testing.assert_allclose(conditional_residuals(matrix, h, count), expected, rtol=1e-6, atol=scale)
+    kept = DerandomisedVolume(weights).draw(matrix, count, np.random.default_rng(0)).kept
+    residual = np.sum(h * residual_covariance(matrix, kept))
+    assert residual <= mean_residual(matrix, count, weights) * (1 + 1e-6) + scale
 
 
 def test_a_duplicate_is_never_kept_twice():
@@ -191,3 +211,5 @@ def test_refuses_a_scale_that_is_not_positive():
         channel_matrix(np.eye(2), 1, np.array([1.0, 0.0]))
     with pytest.raises(DataError):
         Volume(ridge=-1.0).draw(np.eye(2), 1, np.random.default_rng(0))
+    with pytest.raises(DataError):
+        DerandomisedVolume(weights=np.eye(3)).draw(np.eye(2), 1, np.random.default_rng(0))
