@@ -13,7 +13,6 @@ may be coarser than necessary, or be refused; removing whole slots is always exa
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import numpy as np
 
@@ -156,7 +155,7 @@ def _groups(network: Network, atoms: Atoms, labels: Mapping[str, Labels]) -> Ite
         alike.setdefault(signature, []).append(root)
     started: dict[str, int] = {}
     for roots in alike.values():
-        slots = [Slot(MappingProxyType({n: tuple(p) for n, p in classes[root].items()})) for root in roots]
+        slots = [Slot({n: tuple(p) for n, p in classes[root].items()}) for root in roots]
         group = _group(network, axes, tuple(slots), atoms.reason(roots[0]), started)
         if group is not None:
             yield group
@@ -176,7 +175,7 @@ def _group(
     return ChannelGroup(
         name=producers[0] if count == 1 else f"{producers[0]}#{count}",
         slots=slots,
-        axes=MappingProxyType({name: axes[name] for name in slots[0].positions}),
+        axes={name: axes[name] for name in slots[0].positions},
         producers=producers,
         norms=tuple(node.name for node in reached if node.op == "batch_norm"),
         depthwise=depthwise,

@@ -11,7 +11,6 @@ business of selection and compensation, and of the verifier.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -38,12 +37,14 @@ class Surgery:
     Attributes:
         compact: the network that is left; node names are the original's.
         kept: group name -> kept slots, for every group, removable or not.
+        removed: group name -> number of slots removed, for every group.
         values: value name -> cut, for every value that is smaller than the original's.
         parameters: parameter key -> cuts, for every parameter that is smaller than the original's.
     """
 
     compact: Network
     kept: Mapping[str, tuple[int, ...]]
+    removed: Mapping[str, int]
     values: Mapping[str, Cut]
     parameters: Mapping[str, tuple[Cut, ...]]
 
@@ -89,7 +90,8 @@ def shrink(
         network.output,
         {key: take(array, parameters.get(key, ())) for key, array in network.parameters.items()},
     )
-    return Surgery(compact, MappingProxyType(stays), MappingProxyType(values), MappingProxyType(parameters))
+    removed = {group.name: len(_leaving(group, stays)) for group in groups}
+    return Surgery(compact, stays, removed, values, parameters)
 
 
 def masked(
@@ -107,12 +109,11 @@ def masked(
     stays = checked_selection(groups, kept)
     changed: dict[str, Array] = {}
     for group in groups:
-        removed = sorted(set(range(len(group.slots))) - set(stays[group.name]))
-        for consumer in group.consumers if removed else ():
-            node = network.node(consumer.node)
-            key = node.parameters["weight"]
+        leaving = _leaving(group, stays)
+        for consumer in group.consumers if leaving else ():
+            key = network.node(consumer.node).parameters["weight"]
             weight = changed.setdefault(key, network.parameters[key].copy())
-            columns = [p for slot in removed for p in consumer.positions[slot] if p < weight.shape[1]]
+            columns = [p for slot in leaving for p in consumer.positions[slot] if p < weight.shape[1]]
             weight[:, columns] = 0.0  # a grouped convolution's groups lose the same columns
     return network.with_parameters(changed)
 
@@ -196,7 +197,7 @@ def _value_cuts(network: Network, groups: Sequence[ChannelGroup], stays: Mapping
     leaves: dict[str, set[int]] = {}
     axes: dict[str, int] = {}
     for group in groups:
-        for slot in set(range(len(group.slots))) - set(stays[group.name]):
+        for slot in _leaving(group, stays):
             for value, positions in group.slots[slot].positions.items():
                 leaves.setdefault(value, set()).update(positions)
                 axes[value] = group.axes[value]
@@ -205,6 +206,10 @@ def _value_cuts(network: Network, groups: Sequence[ChannelGroup], stays: Mapping
         for node in network
         if (axis := axes.get(node.name)) is not None
     }
+
+
+def _leaving(group: ChannelGroup, stays: Mapping[str, Sequence[int]]) -> list[int]:
+    return sorted(set(range(len(group.slots))) - set(stays[group.name]))
 
 
 def _parameter_cuts(shape: Shape, follows: Sequence[str | None], values: Mapping[str, Cut]) -> tuple[Cut, ...]:

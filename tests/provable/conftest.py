@@ -124,10 +124,7 @@ MOVES: dict[str, Callable[[Sketch, str, int], str]] = {
     "difference": lambda s, x, n: s.add("subtract", s.conv(x, s.shapes[x][0]), x),
     "gate": lambda s, x, n: s.add("multiply", x, s.add("sigmoid", s.conv(x, s.shapes[x][0]))),
     "concat": lambda s, x, n: s.add("concat", x, s.conv(x, n, 3), axis=0),
-    "split": lambda s, x, n: s.add(
-        "concat", s.conv(s.slice(x, 0, 0, s.shapes[x][0] // 2 + 1), n), s.slice(x, 0, s.shapes[x][0] // 2, s.shapes[x][0]),
-        axis=0,
-    ),
+    "split": lambda s, x, n: _split(s, x, n, s.shapes[x][0]),
     "depthwise": lambda s, x, n: s.conv(x, s.shapes[x][0], 3, groups=s.shapes[x][0]),
     "depthwise twice": lambda s, x, n: s.conv(x, 2 * s.shapes[x][0], 1, groups=s.shapes[x][0]),
     "grouped": lambda s, x, n: s.conv(s.conv(x, 2 * n), 4 * n, 3, groups=2),
@@ -143,6 +140,11 @@ MOVES: dict[str, Callable[[Sketch, str, int], str]] = {
     "rows": lambda s, x, n: s.linear(x, s.shapes[x][2]),
     "every second channel": lambda s, x, n: s.slice(x, 0, 0, s.shapes[x][0], 2),
 }  # fmt: skip
+
+
+def _split(s: Sketch, x: str, n: int, c: int) -> str:
+    """Two overlapping halves, one of them through a convolution."""
+    return s.add("concat", s.conv(s.slice(x, 0, 0, c // 2 + 1), n), s.slice(x, 0, c // 2, c), axis=0)
 
 
 def _shuffle(s: Sketch, x: str, groups: int) -> str:
