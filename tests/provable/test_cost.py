@@ -10,7 +10,7 @@ from provable.errors import SelectionError
 from provable.surgery import shrink
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_the_model_predicts_the_cost_of_the_shrunken_network(recipes, data):
     network = data.draw(recipes).network()

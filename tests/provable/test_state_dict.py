@@ -81,7 +81,7 @@ def test_tied_tensors_stay_tied_or_are_refused(module, network):
 def test_foreign_state_dicts_are_refused(module, network):
     surgery = shrink(network, {"conv": [0, 4, 5]})
     state = dict(module.state_dict())
-    with pytest.raises(StateError, match="has no 'conv.weight', which shrinks"):
+    with pytest.raises(StateError, match=r"has no 'conv\.weight', which shrinks"):
         shrink_state_dict({k: v for k, v in state.items() if k != "conv.weight"}, network, surgery)
     with pytest.raises(StateError, match=r"'conv.weight' has shape \(4, 2, 3, 3\), the network's \(6, 2, 3, 3\)"):
         shrink_state_dict({**state, "conv.weight": state["conv.weight"][:4]}, network, surgery)
