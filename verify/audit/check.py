@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 from itertools import islice
-from math import ceil, floor, prod
+from math import ceil, floor
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +88,9 @@ def audit(
         original, compact: network files: `.onnx`, or a structure `.json` (its weights beside it or given).
     """
     try:
-        return _audit(Path(certificate), _files(original, original_weights), _files(compact, compact_weights))
+        return _audit(
+            Path(certificate), network_files(original, original_weights), network_files(compact, compact_weights)
+        )
     except Refuted as error:
         return AuditReport(Verdict.REJECT, str(error))
     except Malformed as error:
@@ -101,7 +103,8 @@ def audit(
         return AuditReport(Verdict.RESOURCE, f"internal error, please report it: {type(error).__name__}: {error}")
 
 
-def _files(network: Path | str, weights: Path | str | None) -> list[Path]:
+def network_files(network: Path | str, weights: Path | str | None) -> list[Path]:
+    """The files of a network: an ONNX file, or a structure `.json` and its weights, by default beside it."""
     path = Path(network)
     if path.suffix.lower() != ".json":
         return [path]
@@ -151,7 +154,7 @@ def read_network(contents: Sequence[bytes]) -> Program:
 def _check_sizes(certificate: Certificate, original: Program, compact: Program) -> None:
     for size, name in ((certificate.claim.inputs, "input"), (certificate.claim.outputs, "output")):
         for program, role in ((original, "original"), (compact, "compact")):
-            have = prod(program.input_shape if name == "input" else program.shape_of(program.output))
+            have = program.size_of(program.input if name == "input" else program.output)
             if have != size:
                 raise Refuted(f"the {role} network has {have} {name}s, the claim says {size}")
 

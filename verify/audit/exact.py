@@ -96,8 +96,8 @@ class Real:
 
     def expand(self, shape: tuple[int, ...]) -> "Real":
         """Broadcast to `shape`."""
-        arrays = [np.broadcast_to(a, shape) for a in (self.mantissa, self.exponent, self.slack)]
-        return Real(arrays[0], arrays[1].astype(np.int64), arrays[2])
+        mantissa, slack = np.broadcast_to(self.mantissa, shape), np.broadcast_to(self.slack, shape)
+        return Real(mantissa, np.broadcast_to(self.exponent, shape), slack)
 
     def negated(self) -> "Real":
         return Real(-self.mantissa, self.exponent, self.slack)

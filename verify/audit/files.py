@@ -14,6 +14,7 @@ from verify.audit.program import Malformed, require
 MAX_FILE = 2**31
 MAX_DEPTH = 64
 MAX_DIGITS = 400
+_DYADIC = re.compile(r"(-?\d+)p(-?\d{1,4})", re.ASCII)
 _NUMBER = re.compile(r"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d{1,4}))?(?:/(\d+))?", re.ASCII)
 
 
@@ -102,7 +103,11 @@ def array(value: Any, place: str, limit: int = 2**24) -> list[Any]:
 
 
 def number(value: Any, place: str) -> Fraction:
-    """An exact number: a string holding a decimal (with exponent at most 400) or a fraction p/q."""
+    """An exact number: a string holding a decimal (exponent at most 400), a fraction p/q, or MpE for M 2^E."""
+    power = _DYADIC.fullmatch(text(value, place, MAX_DIGITS))
+    if power is not None:
+        require(abs(int(power.group(2))) <= 1200, f"{place}: exponent {power.group(2)} is too large")
+        return int(power.group(1)) * Fraction(2) ** int(power.group(2))
     match = _NUMBER.fullmatch(text(value, place, MAX_DIGITS))
     require(match is not None, f"{place} is {str(value)[:40]!r}, expected a decimal or a fraction in a string")
     sign, units, decimals, exponent, divisor = match.groups()  # type: ignore[union-attr]

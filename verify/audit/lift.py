@@ -85,7 +85,7 @@ def stages_of_pair(original: Program, compact: Program, lift: Sequence[Correspon
     kept: list[Index | None] = [np.arange(prod(original.input_shape), dtype=np.int64)]
     stages = []
     for a, b, ia, ib in zip(original.steps, compact.steps, _inputs(original), _inputs(compact), strict=True):
-        now = kept_elements(_sample(a.shape, original), _sample(b.shape, compact), entries.get(a.name))
+        now = kept_elements(original.sample_shape(a.name), compact.sample_shape(b.name), entries.get(a.name))
         pair = Stage(a, ia, b, ib, own_map(a), own_map(b))
         stages.append(_stage(pair, [kept[i] for i in ia], [sizes[i] for i in ia], now))
         kept.append(now)
@@ -95,11 +95,6 @@ def stages_of_pair(original: Program, compact: Program, lift: Sequence[Correspon
 def _inputs(program: Program) -> list[tuple[int, ...]]:
     position = {name: i for i, name in enumerate([program.input, *(s.name for s in program.steps)])}
     return [tuple(position[n] for n in s.inputs) for s in program.steps]
-
-
-def _sample(shape: Shape, program: Program) -> Shape:
-    """The shape without the batch axis, which is how the lift counts axes."""
-    return shape[1:] if program.batch and shape[:1] == (1,) else shape
 
 
 def kept_elements(shape: Shape, compact: Shape, entry: Correspondence | None) -> Index | None:

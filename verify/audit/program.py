@@ -65,6 +65,14 @@ class Program:
     def shape_of(self, name: str) -> Shape:
         return self.input_shape if name == self.input else next(s.shape for s in self.steps if s.name == name)
 
+    def sample_shape(self, name: str) -> Shape:
+        """Shape of a value without the batch axis, which is how a lift counts axes."""
+        shape = self.shape_of(name)
+        return shape[1:] if self.batch and shape[:1] == (1,) else shape
+
+    def size_of(self, name: str) -> int:
+        return prod(self.shape_of(name))
+
 
 def require(condition: bool, message: str) -> None:
     """Raise Malformed unless `condition` holds."""

@@ -284,8 +284,8 @@ def _relu_difference(z: Form, d: Form, b: Bounds, kept: Index, symbols: Symbols)
 def best_plane(ends: Sequence[Array], sloped: Mask) -> Array:
     """Slopes s_z, s_D and offsets bottom, top (rows of the result) of the narrowest candidate plane.
 
-    `ends` are vectors lz, uz, ly, uy, dl, du. Slopes are in units of 1/ONE, offsets in units of the bounds over ONE. Where `sloped`
-    is false, both slopes are 0.
+    `ends` are vectors lz, uz, ly, uy, dl, du. Slopes are in units of 1/ONE, offsets in units of the bounds over
+    ONE. Where `sloped` is false, both slopes are 0.
     """
     lz, uz, ly, uy, dl, du = ends
     z, d, inside = vertices(lz, uz, ly, uy, dl, du)

@@ -1,65 +1,25 @@
 """structure.json + safetensors (format of `verify.network.structure`, version 1) as programs of the auditor.
 
-Shapes are those of one sample; there is no batch axis. The digest in structure.json is not used: the certificate
-names both files by their own hashes.
+Shapes in the file are those of one sample. Every node is rewritten as the ONNX operator that computes it at batch size
+one, and translated by the same code as an ONNX file; both files of the same network give the same program. The digest
+in structure.json is not used: a certificate names both files by their own hashes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from fractions import Fraction
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from verify.audit import program as p
-from verify.audit.exact import Index, Real
+from verify.audit.exact import Real
 from verify.audit.files import array, fields, read_json, text, whole
-from verify.audit.program import Program, Shape, Step, require, supported
+from verify.audit.onnx_file import OPERATORS, Call, Constant, Value
+from verify.audit.program import Malformed, Program, Shape, Step, require, supported
 
-_TYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+_TYPES = {"F16": ("float16", 2), "BF16": ("bfloat16", 2), "F32": ("float32", 4), "F64": ("float64", 8)}
+_OPSET = 20
 MAX_HEADER = 2**23
-
-
-@dataclass(frozen=True)
-class Node:
-    """One node of the file: its op, what it reads (names, with the shapes of their values), and its constants."""
-
-    name: str
-    op: str
-    sources: tuple[str, ...]
-    shapes: tuple[Shape, ...]
-    roles: dict[str, Real]
-    attributes: dict[str, Any]
-
-    def ints(self, name: str) -> Shape:
-        """A list of non-negative integers."""
-        return tuple(whole(i, f"{self.name}.{name}", 0, 2**31) for i in array(self.attributes.get(name), self.name))
-
-    def number(self, name: str) -> float:
-        """A floating-point number, written {"float": hexadecimal}."""
-        (value,) = fields(self.attributes.get(name), "float", f"{self.name}.{name}")
-        try:
-            return float.fromhex(text(value, f"{self.name}.{name}", 64))
-        except (ValueError, OverflowError):
-            raise p.Malformed(f"{self.name}.{name} is not a hexadecimal number") from None
-
-    def flag(self, name: str) -> bool:
-        value = self.attributes.get(name)
-        require(isinstance(value, bool), f"{self.name}.{name} is not a truth value")
-        return bool(value)
-
-    def role(self, name: str) -> Real:
-        require(name in self.roles, f"{self.name} has no {name}")
-        return self.roles[name]
-
-    @property
-    def source(self) -> str:
-        return self.sources[0]
-
-    @property
-    def shape(self) -> Shape:
-        return self.shapes[0]
 
 
 def read_structure(structure: bytes, weights: bytes) -> Program:
@@ -68,197 +28,167 @@ def read_structure(structure: bytes, weights: bytes) -> Program:
     Raises:
         Malformed, Unsupported: as `onnx_file.read_onnx`.
     """
-    top = fields(read_json(structure), "format version input output nodes parameters digest", "the structure")
-    require(top[0] == "provable-pruning structure", "not a structure file")
-    supported(top[1] == 1 and not isinstance(top[1], bool), f"structure version {top[1]}")
-    source, shape = fields(top[2], "name shape", "input")
+    names = "format version input output nodes parameters digest"
+    kind, version, start, output, nodes, declared, _ = fields(read_json(structure), names, "the structure")
+    require(kind == "provable-pruning structure", "not a structure file")
+    supported(version == 1 and not isinstance(version, bool), f"structure version {version}")
     tensors = read_safetensors(weights)
-    require(isinstance(top[5], dict) and set(top[5]) == set(tensors), "the tensors are not those that are declared")
-    for key, entry in top[5].items():
-        kind, size = fields(entry, "dtype shape", f"parameter {key!r}")
-        require((kind, tuple(array(size, key))) == tensors[key][:2], f"parameter {key!r} is not as declared")
-    shapes = {text(source, "input.name"): _shape(shape, "input.shape")}
-    steps = []
-    for i, entry in enumerate(array(top[4], "nodes", 100_000)):
-        node, declared = _node(entry, f"nodes[{i}]", shapes, {k: t[2] for k, t in tensors.items()})
-        supported(node.op in OPERATIONS, f"op {node.op!r} at {node.name!r}; supported: {', '.join(sorted(OPERATIONS))}")
-        require(len(node.sources) == (2 if node.op in ("add", "subtract") else 1) or node.op == "concat", node.name)
-        step = OPERATIONS[node.op](node)
-        p.bounded(prod(step.shape))
-        require(step.shape == declared, f"{node.name!r} declares shape {declared}, its op gives {step.shape}")
-        require(node.name not in shapes, f"value {node.name!r} is defined twice")
-        shapes[node.name] = step.shape
-        steps.append(step)
-    output = text(top[3], "output")
-    require(output in shapes, f"the output {output!r} is not defined")
-    return p.finish(source, shapes[source], False, tuple(steps), output)
+    require(isinstance(declared, dict) and set(declared) == set(tensors), "the tensors are not those declared")
+    for key, entry in declared.items():
+        dtype, shape = fields(entry, "dtype shape", f"parameter {key!r}")
+        require((dtype, _ints(shape, key)) == tensors[key][:2], f"parameter {key!r} is not as declared")
+    name, shape = fields(start, "name shape", "input")
+    values = {text(name, "input.name"): Value(name, (1, *_ints(shape, "input.shape", 1)))}
+    p.bounded(prod(values[name].shape))
+    steps = [_step(n, f"nodes[{i}]", values, tensors) for i, n in enumerate(array(nodes, "nodes", 100_000))]
+    require(text(output, "output") in values, f"the output {output!r} is not defined")
+    return p.finish(name, values[name].shape, True, tuple(steps), output)
 
 
-def _shape(value: Any, place: str) -> Shape:
-    shape = tuple(whole(n, place, 1, 2**31) for n in array(value, place, 16))
-    p.bounded(prod(shape))
-    return shape
+def _ints(value: Any, place: str, low: int = 0) -> Shape:
+    return tuple(whole(n, place, low, 2**31) for n in array(value, place, 10_000))
 
 
-def _node(value: Any, place: str, shapes: dict[str, Shape], tensors: dict[str, Real]) -> tuple[Node, Shape]:
-    name, op, inputs, shape, roles, attributes = fields(value, "name op inputs shape parameters attributes", place)
-    sources = tuple(text(s, place) for s in array(inputs, place, 10_000))
-    require(all(s in shapes for s in sources) and len(sources) >= 1, f"{place} reads a value not defined before it")
+def _step(entry: Any, place: str, values: dict[str, Value], tensors: dict[str, tuple[str, Shape, Real]]) -> Step:
+    """Translate one node and define its value."""
+    name, op, inputs, shape, roles, attributes = fields(entry, "name op inputs shape parameters attributes", place)
     require(isinstance(roles, dict) and isinstance(attributes, dict), f"{place}: parameters and attributes")
-    require(all(isinstance(k, str) and k in tensors for k in roles.values()), f"{place}: unknown parameter")
-    given = {role: tensors[key] for role, key in roles.items()}
-    node = Node(text(name, place), text(op, place), sources, tuple(shapes[s] for s in sources), given, attributes)
-    wanted = _CONTENT.get(node.op)
-    if wanted is not None:
-        optional = {"bias"} if node.op in ("linear", "conv") else set()
-        require(set(roles) | optional == set(wanted[0].split()) | optional, f"{place}: parameters {sorted(roles)}")
-        require(set(attributes) == set(wanted[1].split()), f"{place}: attributes {sorted(attributes)}")
-    return node, _shape(shape, f"{place}.shape")
+    supported(text(op, place) in _REWRITES, f"op {op!r} at {name!r}; supported: {', '.join(sorted(_REWRITES))}")
+    onnx, wanted, rewrite = _REWRITES[op]
+    given = sorted(set(roles) - ({"bias"} if op in ("linear", "conv") else set()))
+    require(given == sorted(wanted.split()), f"{place}: parameters {sorted(roles)}")
+    order = [*wanted.split(), *(["bias"] if "bias" in roles and "bias" not in wanted else [])]
+    require(all(isinstance(roles[r], str) and roles[r] in tensors for r in order), f"{place}: unknown parameter")
+    sources = [text(s, place) for s in array(inputs, place, 10_000)]
+    require(all(s in values for s in sources) and bool(sources), f"{place} reads a value not defined before it")
+    require(len(sources) == (2 if op in ("add", "subtract") else 1) or op == "concat", f"{place}: inputs {sources}")
+    constants = [Constant(tensors[roles[r]][1], tensors[roles[r]][2]) for r in order]
+    translated, more = rewrite(_Attributes(attributes, place))
+    operands: tuple[Constant | Value, ...] = (*(values[s] for s in sources), *constants, *more)
+    call = Call(onnx, text(name, place), operands, translated, _OPSET)
+    step = _linear(call) if op == "linear" else OPERATORS[onnx](call)
+    require(isinstance(step, Step) and not call.attributes, f"{place}: attributes {sorted(attributes)}")
+    full = (1, *_ints(shape, place, 1))
+    require(step.shape == full, f"{place} declares shape {full[1:]}, its op gives {step.shape[1:]}")
+    require(name not in values, f"value {name!r} is defined twice")
+    values[name] = Value(name, full)
+    return step  # type: ignore[return-value]
 
 
-_CONTENT = {
-    "linear": ("weight", ""), "conv": ("weight", "stride padding dilation groups"),
-    "batch_norm": ("weight bias mean variance", "epsilon"),
-    "scale": ("value", ""), "divide": ("value", ""), "shift": ("value", ""), "add": ("", ""), "subtract": ("", ""),
-    "relu": ("", ""), "max_pool": ("", "kernel stride padding dilation"),
-    "average_pool": ("", "kernel stride padding dilation count_padding"), "mean": ("", "axes keepdims"),
-    "reshape": ("", "shape"), "transpose": ("", "permutation"), "slice": ("", "starts stops steps"),
-    "pad": ("", "padding value"), "concat": ("", "axis"),
+def _linear(call: Call) -> Step:
+    weight, bias, x = call.numbers(1), call.maybe_numbers(2), call.value()
+    require(weight.mantissa.ndim == 2 and len(x.shape) >= 2, f"{call}: weight is not a matrix")
+    require(bias is None or bias.mantissa.shape == weight.mantissa.shape[:1], f"{call}: bias does not fit")
+    return p.linear(call.name, x.name, x.shape, weight, bias)
+
+
+class _Attributes:
+    """The attributes of a node, to be read with their types; all must be read."""
+
+    def __init__(self, values: dict[str, Any], place: str) -> None:
+        self.values, self.place = dict(values), place
+
+    def ints(self, name: str) -> Shape:
+        return _ints(self.values.pop(name, None), f"{self.place}.{name}")
+
+    def whole(self, name: str) -> int:
+        return whole(self.values.pop(name, None), f"{self.place}.{name}", 0, 2**31)
+
+    def flag(self, name: str) -> int:
+        value = self.values.pop(name, None)
+        require(isinstance(value, bool), f"{self.place}.{name} is not a truth value")
+        return int(value)
+
+    def number(self, name: str) -> float:
+        (value,) = fields(self.values.pop(name, None), "float", f"{self.place}.{name}")
+        try:
+            return float.fromhex(text(value, f"{self.place}.{name}", 64))
+        except (ValueError, OverflowError):
+            raise Malformed(f"{self.place}.{name} is not a hexadecimal number") from None
+
+    def window(self, kernel: bool) -> dict[str, Any]:
+        names = {"strides": "stride", "pads": "padding", "dilations": "dilation"}
+        return {k: self.ints(v) for k, v in ({**names, "kernel_shape": "kernel"} if kernel else names).items()}
+
+
+_Rewrite = Callable[[_Attributes], tuple[dict[str, Any], tuple[Constant, ...]]]
+
+
+def _plain(read: Callable[[_Attributes], dict[str, Any]]) -> _Rewrite:
+    """A rewriting into attributes alone; attributes left over stay, and are refused."""
+
+    def rewrite(a: _Attributes) -> tuple[dict[str, Any], tuple[Constant, ...]]:
+        found = read(a)
+        return {**found, **a.values}, ()
+
+    return rewrite
+
+
+def _lists(read: Callable[[_Attributes], tuple[Shape, ...]], **more: str) -> _Rewrite:
+    """A rewriting into operands that are lists of integers."""
+
+    def rewrite(a: _Attributes) -> tuple[dict[str, Any], tuple[Constant, ...]]:
+        lists = tuple(Constant((len(v),), integers=v) for v in read(a))
+        flags = {key: a.flag(name) for key, name in more.items()}
+        return {**flags, **a.values}, lists
+
+    return rewrite
+
+
+def _slice(a: _Attributes) -> tuple[Shape, ...]:
+    starts, stops, steps = (a.ints(k) for k in ("starts", "stops", "steps"))
+    return starts, stops, tuple(range(1, len(starts) + 1)), steps
+
+
+def _pad(a: _Attributes) -> tuple[dict[str, Any], tuple[Constant, ...]]:
+    padding, value = a.ints("padding"), a.number("value")
+    half = len(padding) // 2
+    pads = (0, *padding[:half], 0, *padding[half:])
+    fill = p.from_bits(np.array(value, dtype="<f8").tobytes(), "float64").reshape()
+    return dict(a.values), (Constant((len(pads),), integers=pads), Constant((), numbers=fill))
+
+
+_NOTHING = _plain(lambda a: {})
+# op -> ONNX operator, parameters in the order of its operands, rewriting of attributes
+_REWRITES: dict[str, tuple[str, str, _Rewrite]] = {
+    "linear": ("Gemm", "weight", _NOTHING),
+    "conv": ("Conv", "weight", _plain(lambda a: {**a.window(False), "group": a.whole("groups")})),
+    "batch_norm": (
+        "BatchNormalization", "weight bias mean variance", _plain(lambda a: {"epsilon": a.number("epsilon")})),
+    "scale": ("Mul", "value", _NOTHING), "divide": ("Div", "value", _NOTHING), "shift": ("Add", "value", _NOTHING),
+    "add": ("Add", "", _NOTHING), "subtract": ("Sub", "", _NOTHING), "relu": ("Relu", "", _NOTHING),
+    "max_pool": ("MaxPool", "", _plain(lambda a: a.window(True))),
+    "average_pool": (
+        "AveragePool", "", _plain(lambda a: {**a.window(True), "count_include_pad": a.flag("count_padding")})),
+    "mean": ("ReduceMean", "", _lists(lambda a: (tuple(n + 1 for n in a.ints("axes")),), keepdims="keepdims")),
+    "reshape": ("Reshape", "", _lists(lambda a: ((1, *a.ints("shape")),))),
+    "transpose": ("Transpose", "", _plain(lambda a: {"perm": (0, *(n + 1 for n in a.ints("permutation")))})),
+    "slice": ("Slice", "", _lists(_slice)),
+    "pad": ("Pad", "", _pad),
+    "concat": ("Concat", "", _plain(lambda a: {"axis": a.whole("axis") + 1})),
 }  # fmt: skip
 
 
 def read_safetensors(data: bytes) -> dict[str, tuple[str, Shape, Real]]:
     """Name -> (type, shape, numbers). The tensors must cover the data without gap, overlap or rest."""
-    require(len(data) >= 8, "not a safetensors file")
     size = int.from_bytes(data[:8], "little")
-    require(size <= min(MAX_HEADER, len(data) - 8), "a safetensors header longer than its file or the limit")
-    header = read_json(data[8 : 8 + size])
-    require(isinstance(header, dict) and data[8:9] == b"{", "a safetensors header is not an object")
+    require(len(data) >= 8 and size <= min(MAX_HEADER, len(data) - 8), "not a safetensors file, or cut short")
+    require(data[8:9] == b"{", "a safetensors header is not an object")
+    header, body = read_json(data[8 : 8 + size]), data[8 + size :]
     notes = header.pop("__metadata__", {})
     require(isinstance(notes, dict) and all(isinstance(v, str) for v in notes.values()), "__metadata__")
-    body, entries = data[8 + size :], []
+    entries = []
     for name, entry in header.items():
-        kind, shape, offsets = fields(entry, "dtype shape data_offsets", f"tensor {name!r}")
-        supported(kind in _TYPES, f"tensor {name!r} has type {str(kind)[:20]}")
-        sizes = tuple(whole(n, f"tensor {name!r}", 0, 2**31) for n in array(shape, name, 16))
-        begin, end = (whole(o, f"tensor {name!r}") for o in array(offsets, name, 2) + [-1] * (2 - len(offsets)))
-        width = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}[kind]
-        require(end - begin == p.bounded(prod(sizes)) * width, f"tensor {name!r} has the wrong length")
-        entries.append((begin, end, name, kind, sizes))
+        dtype, shape, offsets = fields(entry, "dtype shape data_offsets", f"tensor {name!r}")
+        supported(isinstance(dtype, str) and dtype in _TYPES, f"tensor {name!r} has type {str(dtype)[:20]}")
+        sizes, ends = _ints(shape, name), _ints(offsets, name)
+        kind, width = _TYPES[dtype]
+        require(len(ends) == 2 and ends[1] - ends[0] == p.bounded(prod(sizes)) * width, f"tensor {name!r}: length")
+        entries.append((*ends, name, kind, sizes))
     at, result = 0, {}
     for begin, end, name, kind, sizes in sorted(entries):
         require(begin == at and end <= len(body), f"tensor {name!r} overlaps another, leaves a gap, or is cut short")
-        result[name] = _TYPES[kind], sizes, p.from_bits(body[begin:end], _TYPES[kind]).reshape(*sizes)
+        result[name] = kind, sizes, p.from_bits(body[begin:end], kind).reshape(*sizes)
         at = end
     require(at == len(body), "data behind the last tensor")
     return result
-
-
-def _linear(node: Node) -> Step:
-    weight, bias = node.role("weight"), node.roles.get("bias")
-    require(weight.mantissa.ndim == 2, f"{node.name}: weight is not a matrix")
-    require(bias is None or bias.mantissa.shape == weight.mantissa.shape[:1], f"{node.name}: bias does not fit")
-    return p.linear(node.name, node.source, node.shape, weight, bias)
-
-
-def _window(node: Node, kernel: Shape) -> p.Window:
-    return p.Window(kernel, node.ints("stride"), node.ints("padding"), node.ints("dilation"))
-
-
-def _conv(node: Node) -> Step:
-    weight, bias = node.role("weight"), node.roles.get("bias")
-    require(weight.mantissa.ndim >= 3, f"{node.name}: weight is not a kernel")
-    require(bias is None or bias.mantissa.shape == weight.mantissa.shape[:1], f"{node.name}: bias does not fit")
-    groups = whole(node.attributes["groups"], f"{node.name}.groups", 1)
-    return p.convolution(
-        node.name, node.source, node.shape, weight, bias, _window(node, weight.mantissa.shape[2:]), groups
-    )
-
-
-def _batch_norm(node: Node) -> Step:
-    roles = [node.role(r) for r in ("weight", "bias", "mean", "variance")]
-    return p.batch_norm(node.name, node.source, node.shape, roles, Fraction(node.number("epsilon")))
-
-
-def _value(node: Node) -> Real:
-    """The constant of an element-wise op: single, or broadcast to the input's shape."""
-    numbers = node.role("value")
-    have = numbers.mantissa.shape
-    fits = len(have) <= len(node.shape)
-    fits = fits and all(c in (1, n) for c, n in zip(have[::-1], node.shape[::-1], strict=False))
-    require(fits, f"{node.name}: constant {have} does not broadcast to {node.shape}")
-    return numbers.reshape() if numbers.mantissa.size == 1 else numbers.expand(node.shape)
-
-
-def _of_two(sign: int) -> Callable[[Node], Step]:
-    def translate(node: Node) -> Step:
-        require(node.shapes[0] == node.shapes[1], f"{node.name}: shapes {node.shapes}")
-        return Step(node.name, "sum", node.sources, node.shape, signs=(1, sign))
-
-    return translate
-
-
-def _moved(node: Node, taps: Index, fill: Real | None = None) -> Step:
-    return p.gather(node.name, node.sources, taps.shape, taps, fill)
-
-
-def _reshape(node: Node) -> Step:
-    shape = node.ints("shape")
-    require(prod(shape) == prod(node.shape), f"{node.name}: {node.shape} does not reshape to {shape}")
-    return _moved(node, p.grid(node.shape).reshape(shape))
-
-
-def _transpose(node: Node) -> Step:
-    order = node.ints("permutation")
-    require(sorted(order) == list(range(len(node.shape))), f"{node.name}: permutation {order}")
-    return _moved(node, p.grid(node.shape).transpose(order))
-
-
-def _slice(node: Node) -> Step:
-    rows = [node.ints(k) for k in ("starts", "stops", "steps")]
-    require(all(len(r) == len(node.shape) for r in rows), f"{node.name}: one start, stop and step per axis")
-    ranges = list(zip(*rows, node.shape, strict=True))
-    require(all(a < b <= n and s >= 1 for a, b, s, n in ranges), f"{node.name}: slice outside {node.shape}")
-    return _moved(node, p.grid(node.shape)[tuple(slice(a, b, s) for a, b, s, _ in ranges)])
-
-
-def _pad(node: Node) -> Step:
-    padding, rank = node.ints("padding"), len(node.shape)
-    require(len(padding) == 2 * rank, f"{node.name}: padding {padding}")
-    p.bounded(prod(n + padding[i] + padding[i + rank] for i, n in enumerate(node.shape)))
-    border = [(padding[i], padding[i + rank]) for i in range(rank)]
-    fill = p.from_bits(np.array(node.number("value"), dtype="<f8").tobytes(), "float64").reshape()
-    return _moved(node, np.pad(p.grid(node.shape), border, constant_values=-1), fill)
-
-
-def _concat(node: Node) -> Step:
-    axis = whole(node.attributes["axis"], f"{node.name}.axis", 0, len(node.shape) - 1)
-    rest = {(*s[:axis], *s[axis + 1 :]) for s in node.shapes}
-    require(len(rest) == 1 and len({len(s) for s in node.shapes}) == 1, f"{node.name}: shapes {node.shapes}")
-    offsets = np.cumsum([0, *(prod(s) for s in node.shapes)]).tolist()
-    parts = [p.grid(s) + offset for s, offset in zip(node.shapes, offsets, strict=False)]
-    return _moved(node, np.concatenate(parts, axis=axis))
-
-
-def _mean(node: Node) -> Step:
-    axes = node.ints("axes")
-    require(len(set(axes)) == len(axes) > 0 and max(axes) < len(node.shape), f"{node.name}: axes {axes}")
-    return p.mean(node.name, node.source, node.shape, sorted(axes), node.flag("keepdims"))
-
-
-def _average_pool(node: Node) -> Step:
-    window = _window(node, node.ints("kernel"))
-    return p.average_pool(node.name, node.source, node.shape, window, node.flag("count_padding"))
-
-
-OPERATIONS: dict[str, Callable[[Node], Step]] = {
-    "linear": _linear, "conv": _conv, "batch_norm": _batch_norm,
-    "scale": lambda n: p.scaled(n.name, n.source, n.shape, _value(n), None),
-    "shift": lambda n: p.scaled(n.name, n.source, n.shape, p.integers([1], ()), _value(n)),
-    "divide": lambda n: p.divided(n.name, n.source, n.shape, _value(n)),
-    "add": _of_two(1), "subtract": _of_two(-1),
-    "relu": lambda n: Step(n.name, "relu", n.sources, n.shape),
-    "max_pool": lambda n: p.max_pool(n.name, n.source, n.shape, _window(n, n.ints("kernel"))),
-    "average_pool": _average_pool, "mean": _mean, "reshape": _reshape, "transpose": _transpose, "slice": _slice,
-    "pad": _pad, "concat": _concat,
-}  # fmt: skip
