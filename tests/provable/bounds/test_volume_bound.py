@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from provable.bounds import Consumer, expected_residual, tail_bound, volume_evidence
+from provable.bounds.volume_bound import largest_eigenvalue_upper
 from provable.sampling import (
     Volume,
     channel_matrix,
@@ -139,6 +140,31 @@ def test_simulated_figures_of_the_design_notes():
     assert tail_bound(values, 48) == pytest.approx(1.89, abs=0.01)
     assert expected_residual(values, 48) == pytest.approx(0.536, abs=0.005)
     assert tail_bound(values, 16) == pytest.approx(3.48, abs=0.01)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(2, 80), st.floats(0, 3), st.integers(0, 2**32))
+def test_largest_eigenvalue_is_bounded_above(size, spread, seed):
+    generator = np.random.default_rng(seed)
+    vectors = np.linalg.qr(generator.normal(size=(size, size)))[0]
+    values = np.exp(spread * generator.normal(size=size))
+    upper = largest_eigenvalue_upper((vectors * values) @ vectors.T)
+    assert values.max() * (1 - 1e-12) <= upper <= values.max() * 1.03
+
+
+def test_a_guess_that_misses_the_largest_eigenvalue_is_rejected():
+    """The start vector of the guess is orthogonal to the top eigenvector."""
+    top = np.zeros(40)
+    top[:2] = [1, -1]
+    matrix = np.diag(np.linspace(0.1, 1, 40)) + 500 * np.outer(top, top)
+    assert largest_eigenvalue_upper(matrix) >= np.linalg.eigvalsh(matrix)[-1]
+
+
+def test_the_curve_holds_every_promise():
+    g = consumer(4, 5, 12, 3, smooth=1.0)
+    evidence = volume_evidence([g], column_norms(g.weight))
+    one_by_one = [evidence.promise(count).expected_upper for count in range(1, 13)]
+    np.testing.assert_allclose(evidence.curve(), [evidence.trivial, *one_by_one], rtol=1e-9, atol=1e-12)
 
 
 def test_promises_are_labelled():

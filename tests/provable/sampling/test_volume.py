@@ -18,7 +18,7 @@ from provable.sampling import (
     residual_covariance,
 )
 from provable.sampling.derandomised_volume import conditional_residuals, tilted_leave_out
-from provable.sampling.elementary_symmetric import log_elementary, log_leave_one_out
+from provable.sampling.elementary_symmetric import log_elementary, log_leave_one_out, residual_shares
 from verify.errors import DataError
 
 
@@ -45,6 +45,14 @@ def test_elementary_symmetric_polynomials_against_enumeration(values, data):
     np.testing.assert_allclose(np.exp(log_elementary(x, order)), [e(x, r) for r in range(order + 1)], rtol=1e-9)
     others = [e(np.delete(x, i), order) for i in range(x.size)]
     np.testing.assert_allclose(np.exp(log_leave_one_out(x, order)), others, rtol=1e-9, atol=1e-300)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 40), st.floats(0, 12), st.integers(0, 2**32))
+def test_shares_of_all_sizes_at_once(size, spread, seed):
+    x = np.exp(spread * np.random.default_rng(seed).normal(size=size))
+    one = [x * np.exp(log_leave_one_out(x, r) - log_elementary(x, r)[-1]) for r in range(1, size + 1)]
+    np.testing.assert_allclose(residual_shares(x), one, rtol=1e-9, atol=1e-13 * x.max())
 
 
 @settings(deadline=None, max_examples=60)
