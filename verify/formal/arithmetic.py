@@ -1,0 +1,80 @@
+"""The two kinds of bounds the rules can compute: one network, or a pair with its difference."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from verify.formal.curve import curve, curve_pair
+from verify.formal.form import FAMILIES, Form, combine, constant, rows_of, with_fresh_written
+from verify.formal.maps import Map
+from verify.formal.pair import Kept, Triple, narrower, relu_pair
+from verify.formal.relu import phase_of, relu
+from verify.formal.rounding import slack
+from verify.formal.rules.rule import Affine, AffineStep, Arithmetic, Curve
+from verify.formal.symbols import Ledger
+
+
+class SingleArithmetic(Arithmetic[Form]):
+    """Forms of one network, whose error symbols belong to `family`."""
+
+    def __init__(self, ledger: Ledger, family: int) -> None:
+        self.ledger, self.family = ledger, family
+
+    def affine(self, step: AffineStep, inputs: Sequence[Form]) -> Form:
+        return _applied(self.ledger, step.first, inputs)
+
+    def relu(self, value: Form) -> Form:
+        written = with_fresh_written(value)
+        self.ledger.watch(written.radius())
+        return relu(written, phase_of(*written.bounds()), self.ledger, self.family)
+
+    def curve(self, function: Curve, value: Form) -> Form:
+        return curve(with_fresh_written(value), function, self.ledger, self.family)
+
+    def constant(self, first: Tensor, second: Tensor | None, kept: Kept | None) -> Form:
+        return constant(first, self.ledger.batch)
+
+
+class PairArithmetic(Arithmetic[Triple]):
+    """Forms of both networks and of their difference."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    def affine(self, step: AffineStep, inputs: Sequence[Triple]) -> Triple:
+        assert step.second is not None
+        assert step.kept is not None
+        z = _applied(self.ledger, step.first, [t.z for t in inputs])
+        y = _applied(self.ledger, step.second, [t.y for t in inputs])
+        terms = list(zip(step.second.maps, (t.d for t in inputs), strict=True))
+        change = step.change
+        if change is None:
+            d = _combined(self.ledger, terms, None, None)
+        else:
+            terms += zip(change.maps, (t.z for t in inputs), strict=True)
+            d = _combined(self.ledger, terms, change.offset, change.offset_error)
+        return narrower(Triple(z, y, d, step.kept))
+
+    def relu(self, value: Triple) -> Triple:
+        return relu_pair(value, self.ledger)
+
+    def curve(self, function: Curve, value: Triple) -> Triple:
+        return curve_pair(value, function, self.ledger)
+
+    def constant(self, first: Tensor, second: Tensor | None, kept: Kept | None) -> Triple:
+        assert second is not None
+        assert kept is not None
+        z, y = constant(first, self.ledger.batch), constant(second, self.ledger.batch)
+        d = constant(kept.of(first) - second, self.ledger.batch)
+        return Triple(z, y, replace(d, remainder=d.centre.abs() * slack(1)), kept)
+
+
+def _applied(ledger: Ledger, affine: Affine, inputs: Sequence[Form]) -> Form:
+    return _combined(ledger, list(zip(affine.maps, inputs, strict=True)), affine.offset, affine.offset_error)
+
+
+def _combined(ledger: Ledger, terms: list[tuple[Map, Form]], offset: Tensor | None, error: Tensor | None) -> Form:
+    rows = sum(max(rows_of(form, family) for _, form in terms) for family in FAMILIES)
+    ledger.reserve(rows, terms[0][0].outputs)
+    return combine(terms, offset, error)

@@ -1,0 +1,219 @@
+"""Networks compiled once into the steps that bound them on any batch of sub-boxes.
+
+compile_pair: the rule "pair", three forms per value (needs a lift).
+compile_separate: the rule "separate", each network on its own over the same input symbols; the difference is
+formed at the output only. Theory: theory_notes/differential_zonotope.md.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verify.errors import UnsupportedOperation
+from verify.formal.arithmetic import PairArithmetic, SingleArithmetic
+from verify.formal.form import COMPACT, FAMILIES, INPUT, ORIGINAL, Form, combine, constant
+from verify.formal.lift import Correspondence, Index, Lift
+from verify.formal.maps import identity, negation
+from verify.formal.pair import Kept, Triple
+from verify.formal.rounding import above
+from verify.formal.rules import RULES
+from verify.formal.rules.rule import Arithmetic, Compiled, Side, Site
+from verify.formal.symbols import FEW_INPUTS, Ledger
+from verify.network.graph import Network
+
+EVERY_SYMBOL = 2**62
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What holds for the difference of the outputs on each sub-box of a batch.
+
+    Attributes:
+        lower, upper: ``(batch, outputs)``, rounded outward; infinite where nothing could be shown.
+        influence: ``(batch, inputs)``, the estimated part of each input in the widest bound, or None.
+        direction: ``(batch, inputs)``, the sign in which each input moves that output, or None.
+        bytes: memory of the largest value's generators.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    influence: Tensor | None
+    direction: Tensor | None
+    bytes: int
+
+    def deviation(self) -> Tensor:
+        """Upper bound ``(batch,)`` of the max norm of the difference."""
+        return torch.maximum(-self.lower, self.upper).amax(1)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node: names of the values it reads, and the function that bounds it."""
+
+    name: str
+    inputs: tuple[str, ...]
+    run: Compiled
+    finished: tuple[str, ...]
+
+
+class Program(ABC):
+    """Bounds of the difference of two networks on batches of sub-boxes."""
+
+    rule: str
+
+    def bounds(self, lower: Tensor, upper: Tensor, *, symbols: int = EVERY_SYMBOL, bytes_limit: int = 2**31) -> Bounds:
+        """Bound the difference on the sub-boxes ``[lower, upper]``, both ``(batch, inputs)`` float64.
+
+        Raises:
+            MemoryLimit: the batch is too large for `bytes_limit`.
+        """
+        ledger = Ledger(len(lower), symbols, bytes_limit)
+        with torch.no_grad():
+            difference, largest = self.difference(input_form(lower, upper, ledger), ledger)
+            low, high = difference.bounds()
+            ledger.watch(torch.maximum(low.abs(), high.abs()))
+            low = torch.where(ledger.finite[:, None], low, -torch.inf)
+            high = torch.where(ledger.finite[:, None], high, torch.inf)
+            worst = torch.maximum(-low, high).argmax(1)
+            influence = _influence(difference, worst, ledger)
+            return Bounds(low, high, influence, _direction(difference, worst), largest)
+
+    @abstractmethod
+    def difference(self, inputs: Form, ledger: Ledger) -> tuple[Form, int]:
+        """Form of the difference of the outputs, and the largest memory of a value."""
+
+
+class PairProgram(Program):
+    """The rule "pair"."""
+
+    rule = "pair"
+
+    def __init__(self, original: Network, compact: Network, lift: Lift) -> None:
+        pairs = {c.original: c for c in lift}
+        first, second = Side(original, _orders(original, pairs)), Side(compact, {})
+        sites = [Site(first, a, second, b, pairs) for a, b in zip(original.nodes, compact.nodes, strict=True)]
+        self.input, self.output = original.input, original.output
+        self.steps = _steps(original, sites)
+
+    def difference(self, inputs: Form, ledger: Ledger) -> tuple[Form, int]:
+        size = inputs.centre.shape[1]
+        zero = constant(torch.zeros(size, dtype=torch.float64), ledger.batch)
+        start = Triple(inputs, inputs, zero, Kept(torch.arange(size), size))
+        triple, largest = _run(self.steps, self.input, start, self.output, PairArithmetic(ledger))
+        return combine([(identity(triple.d.centre.shape[1]), triple.d)]), largest
+
+
+class SeparateProgram(Program):
+    """The rule "separate"."""
+
+    rule = "separate"
+
+    def __init__(self, original: Network, compact: Network) -> None:
+        self.networks = (original, compact)
+        self.steps = [_steps(n, [Site(Side(n, {}), node) for node in n.nodes]) for n in self.networks]
+
+    def difference(self, inputs: Form, ledger: Ledger) -> tuple[Form, int]:
+        outputs, largest = [], 0
+        for network, steps, family in zip(self.networks, self.steps, (ORIGINAL, COMPACT), strict=True):
+            arithmetic = SingleArithmetic(ledger, family)
+            form, size = _run(steps, network.input, inputs, network.output, arithmetic)
+            outputs.append(form)
+            largest = max(largest, size)
+        size = outputs[0].centre.shape[1]
+        return combine([(identity(size), outputs[0]), (negation(size), outputs[1])]), largest
+
+
+def compile_pair(original: Network, compact: Network, lift: Lift | None) -> Program:
+    """The pair program, or the separate one where there is no lift.
+
+    Raises:
+        UnsupportedOperation: a node has no rule.
+    """
+    return SeparateProgram(original, compact) if lift is None else PairProgram(original, compact, lift)
+
+
+def input_form(lower: Tensor, upper: Tensor, ledger: Ledger) -> Form:
+    """The input as a form: one symbol per coordinate while the budget lasts, the rest as remainder."""
+    centre = 0.5 * (lower + upper)
+    reach = torch.maximum(upper - centre, centre - lower)
+    radius = torch.where(reach > 0.0, above(reach), reach)
+    granted = ledger.grant(torch.ones_like(lower, dtype=torch.bool))
+    remainder = torch.where(granted, 0.0, radius)
+    if not bool(granted.any()):
+        return Form(centre, (None,) * 4, (None,) * 4, remainder)
+    ledger.rows[INPUT] = lower.shape[1]
+    spread = radius * granted
+    rows = torch.diag_embed(spread).transpose(0, 1).contiguous()
+    return Form(centre, (rows, None, None, None), (spread, None, None, None), remainder)
+
+
+def _orders(network: Network, pairs: Mapping[str, Correspondence]) -> dict[str, Index]:
+    """Kept channels first, for values that shrank along axis 0."""
+    orders = {}
+    for name, pair in pairs.items():
+        shape = network.shape_of(name)
+        if shape and pair.axis == 0 and len(pair.kept) < shape[0]:
+            rest = np.setdiff1d(np.arange(shape[0]), pair.kept)
+            orders[name] = np.concatenate([np.asarray(pair.kept, dtype=np.int64), rest])
+    return orders
+
+
+def _steps(network: Network, sites: Sequence[Site]) -> list[Step]:
+    last = {source: i for i, node in enumerate(network.nodes) for source in node.inputs}
+    steps = []
+    for i, site in enumerate(sites):
+        node = site.first
+        if node.op not in RULES:
+            raise UnsupportedOperation(node.op, node.name, RULES, "no bound propagation rule")
+        finished = tuple(s for s in dict.fromkeys(node.inputs) if last[s] == i and s != network.output)
+        steps.append(Step(node.name, node.inputs, RULES[node.op].compile(site), finished))
+    return steps
+
+
+def _run(steps: Sequence[Step], name: str, start: Any, output: str, arithmetic: Arithmetic[Any]) -> tuple[Any, int]:
+    values, largest = {name: start}, 0
+    for step in steps:
+        value = step.run(arithmetic, [values[s] for s in step.inputs])
+        values[step.name] = value
+        largest = max(largest, _bytes(value))
+        for source in step.finished:
+            del values[source]
+    return values[output], largest
+
+
+def _bytes(value: Form | Triple) -> int:
+    forms = (value.z, value.y, value.d) if isinstance(value, Triple) else (value,)
+    return sum(form.bytes() for form in forms)
+
+
+def _at(rows: Tensor, output: Tensor) -> Tensor:
+    """``(k, batch)`` generators of one output per sub-box."""
+    return rows.gather(2, output[None, :, None].expand(len(rows), -1, 1))[..., 0]
+
+
+def _influence(form: Form, output: Tensor, ledger: Ledger) -> Tensor | None:
+    """Estimated part of each input in the radius of the worst output: its own symbol, and its share of errors."""
+    own = form.generators[INPUT]
+    if own is None:
+        return None
+    total = _at(own, output).abs().T.clone()
+    if len(own) > FEW_INPUTS:
+        return total
+    for family in FAMILIES[1:]:
+        rows, share = form.generators[family], ledger.share(family)
+        if rows is not None and share is not None:
+            total += (_at(rows, output).abs()[..., None] * share[: len(rows)]).sum(0)
+    return total
+
+
+def _direction(form: Form, output: Tensor) -> Tensor | None:
+    own = form.generators[INPUT]
+    if own is None:
+        return None
+    centre = form.centre.gather(1, output[:, None])
+    return torch.sign(_at(own, output).T) * torch.where(centre >= 0.0, 1.0, -1.0)

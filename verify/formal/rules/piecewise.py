@@ -1,0 +1,158 @@
+"""Rules of piecewise-linear operations, all built from ReLU.
+
+    leaky_relu(x) = s x + (1 - s) relu(x)         clip(x) = lower + relu(x - lower) - relu(x - upper)
+    hardsigmoid(x) = clip(a x + b, 0, 1)          max(p, q) = q + relu(p - q), in the windows' row-major order
+
+Theory: theory_notes/differential_zonotope.md, section 4.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from verify.formal.maps import Diagonal, identity
+from verify.formal.rules.rule import Affine, AffineStep, Arithmetic, Compiled, Rule, Side, Site, inverse, tensor
+from verify.network.graph import Node, Shape
+from verify.network.operations.affine import windows
+
+
+class ReluRule(Rule):
+    """``max(x, 0)``."""
+
+    name = "relu"
+
+    def compile(self, site: Site) -> Compiled:
+        return lambda arithmetic, inputs: arithmetic.relu(inputs[0])
+
+
+class LeakyReluRule(Rule):
+    """``x`` where positive, else ``slope x``."""
+
+    name = "leaky_relu"
+
+    def compile(self, site: Site) -> Compiled:
+        slope = cast(float, site.first.attributes["slope"])
+        mix = scaled_sum(site, site.first.name, [slope, 1.0 - slope], 0.0)
+        return lambda arithmetic, inputs: arithmetic.affine(mix, [inputs[0], arithmetic.relu(inputs[0])])
+
+
+class ClipRule(Rule):
+    """``min(max(x, lower), upper)``."""
+
+    name = "clip"
+
+    def compile(self, site: Site) -> Compiled:
+        lower, upper = (cast(float, site.first.attributes[k]) for k in ("lower", "upper"))
+        return clipped(site, 1.0, 0.0, lower, upper)
+
+
+class HardSigmoidRule(Rule):
+    """``clip(alpha x + beta, 0, 1)``."""
+
+    name = "hardsigmoid"
+
+    def compile(self, site: Site) -> Compiled:
+        alpha, beta = (cast(float, site.first.attributes[k]) for k in ("alpha", "beta"))
+        return clipped(site, alpha, beta, 0.0, 1.0)
+
+
+def clipped(site: Site, scale: float, shift: float, lower: float, upper: float) -> Compiled:
+    """``clip(scale x + shift, lower, upper)``; infinite limits do nothing."""
+    name = site.first.name
+    argument = scaled_sum(site, name, [scale], shift)
+    below, above = (scaled_sum(site, name, [1.0], -limit if np.isfinite(limit) else 0.0) for limit in (lower, upper))
+    restored = scaled_sum(site, name, [1.0], lower if np.isfinite(lower) else 0.0)
+    difference = scaled_sum(site, name, [1.0, -1.0], 0.0)
+
+    def run(arithmetic: Arithmetic[Any], inputs: Sequence[Any]) -> Any:
+        x = arithmetic.affine(argument, inputs)
+        kept = x
+        if np.isfinite(lower):
+            kept = arithmetic.affine(restored, [arithmetic.relu(arithmetic.affine(below, [x]))])
+        if np.isfinite(upper):
+            kept = arithmetic.affine(difference, [kept, arithmetic.relu(arithmetic.affine(above, [x]))])
+        return kept
+
+    return run
+
+
+def scaled_sum(site: Site, name: str, factors: Sequence[float], shift: float) -> AffineStep:
+    """``sum_i factors[i] x_i + shift`` for inputs shaped like value `name`."""
+    sides = []
+    for side, node in site.sides:
+        size = side.size(node.name)
+        maps = tuple(
+            identity(size) if f == 1.0 else Diagonal(torch.full((size,), f, dtype=torch.float64), size) for f in factors
+        )
+        sides.append(Affine(maps, torch.full((size,), shift, dtype=torch.float64) if shift else None))
+    return AffineStep(sides[0], sides[1] if len(sides) == 2 else None, None, site.kept(name))
+
+
+class MaxPoolRule(Rule):
+    """Largest element of each window: a tournament in row-major order of the window, padded positions skipped."""
+
+    name = "max_pool"
+
+    def compile(self, site: Site) -> Compiled:
+        tables = [_window_table(side, node) for side, node in site.sides]
+        first = _round(site, [table[:, 0] for table in tables], challenge=False)
+        rounds = [
+            (_round(site, columns, challenge=True), _merge(site, columns))
+            for columns in zip(*(table[:, 1:].T for table in tables), strict=True)
+        ]
+
+        def run(arithmetic: Arithmetic[Any], inputs: Sequence[Any]) -> Any:
+            best = arithmetic.affine(first, inputs)
+            for challenge, merge in rounds:
+                lead = arithmetic.relu(arithmetic.affine(challenge, [best, inputs[0]]))
+                best = arithmetic.affine(merge, [inputs[0], lead, best])
+            return best
+
+        return run
+
+
+def _window_table(side: Side, node: Node) -> NDArray[np.int64]:
+    """Stored positions ``(outputs, window)`` each output looks at, padded ones (-1) moved to the end."""
+    shape, kernel = side.shape(node.inputs[0]), cast(Shape, node.attributes["kernel"])
+    grid = inverse(side.order(node.inputs[0])).reshape(1, *shape).astype(np.float64)
+    view = windows(node, grid, kernel, -1.0).reshape(side.size(node.name), -1).astype(np.int64)
+    order = np.argsort(view < 0, axis=1, kind="stable")
+    return np.take_along_axis(view, order, axis=1)[side.order(node.name)]
+
+
+def _picked(side: Side, node: Node, column: NDArray[np.int64], sign: float) -> Diagonal:
+    """``sign x[column]``, 0 where the column is padded: nothing is rounded."""
+    coefficient = tensor(np.where(column >= 0, sign, 0.0))
+    index = torch.from_numpy(np.maximum(column, 0))
+    return Diagonal(coefficient, side.size(node.inputs[0]), index=index, roundings=0)
+
+
+def _masked(column: NDArray[np.int64], *, inside: bool) -> Diagonal:
+    chosen = (column >= 0) == inside
+    return Diagonal(tensor(chosen.astype(np.float64)), len(column), roundings=0)
+
+
+def _round(site: Site, columns: Sequence[NDArray[np.int64]], *, challenge: bool) -> AffineStep:
+    """``best - x[column]`` (0 where padded), or just ``x[column]`` for the opening of the tournament."""
+    sides = []
+    for (side, node), column in zip(site.sides, columns, strict=True):
+        if challenge:
+            sides.append(Affine((_masked(column, inside=True), _picked(side, node, column, -1.0))))
+        else:
+            sides.append(Affine((_picked(side, node, column, 1.0),)))
+    return AffineStep(sides[0], sides[1] if len(sides) == 2 else None, None, site.kept(site.first.name))
+
+
+def _merge(site: Site, columns: Sequence[NDArray[np.int64]]) -> AffineStep:
+    """``x[column] + lead``, or the old best where the column is padded."""
+    sides = [
+        Affine((_picked(side, node, column, 1.0), identity(len(column)), _masked(column, inside=False)))
+        for (side, node), column in zip(site.sides, columns, strict=True)
+    ]
+    return AffineStep(sides[0], sides[1] if len(sides) == 2 else None, None, site.kept(site.first.name))
+
+
+PIECEWISE_RULES: tuple[Rule, ...] = (ReluRule(), LeakyReluRule(), ClipRule(), HardSigmoidRule(), MaxPoolRule())
