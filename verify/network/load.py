@@ -3,7 +3,8 @@
     net.onnx                      an ONNX file
     net.pt2                       an exported program (nothing in it is unpickled)
     structure.json, or its folder a graph of this package, with its safetensors file
-    package.module:factory        a function that returns a torch module, with weights from a safetensors file
+    package.module:factory        a function that returns a torch module, with weights from a safetensors file;
+                                  the package is found as Python finds it, and in the current folder
 
 Heavy libraries are imported only when their kind of file is read. No pickle is ever loaded: weights come
 from safetensors.
@@ -94,7 +95,8 @@ def _from_factory(spec: str, weights: Path | str | None, example_shape: Sequence
         raise ModelError(f"{spec}: the shape of one input sample is needed to trace a module; pass example_shape")
     module = load_module(spec, weights)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-    return trace(module, torch.zeros(1, *example_shape, dtype=dtype))
+    example = torch.rand(1, *example_shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    return trace(module, example)
 
 
 def _from_structure(path: Path, weights: Path | str | None) -> Network:
@@ -118,7 +120,7 @@ def _weights_beside(structure: Path) -> Path:
 
 def _import(name: str, spec: str) -> Any:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.append(str(Path.cwd()))
     try:
         return importlib.import_module(name)
     except Exception as error:

@@ -74,9 +74,8 @@ class _Reader:
         self.tensors: dict[str, Operand] = {}
         for initializer in self.graph.initializer:
             self.tensors[initializer.name] = Constant(_array(initializer), initializer.name, initializer.name)
-        name, shape, batch = self._input()
+        name, shape, batch, self.dtype = self._input()
         self.lowering = Lowering(name, shape, batch)
-        self.symbolic = batch is not None
         self.tensors[name] = self.lowering.input
         self.uses = Counter(i for node in self.graph.node for i in node.input)
         self.uses.update(o.name for o in self.graph.output)
@@ -93,7 +92,7 @@ class _Reader:
             raise ModelError(f"the output {name!r} does not depend on the input")
         return self.lowering.network(output)
 
-    def _input(self) -> tuple[str, Shape, int | None]:
+    def _input(self) -> tuple[str, Shape, int | None, "np.dtype[Any]"]:
         inputs = [i for i in self.graph.input if i.name not in self.tensors]
         if len(inputs) != 1:
             raise ModelError(f"the network has {len(inputs)} inputs ({[i.name for i in inputs]}), expected 1")
@@ -110,7 +109,7 @@ class _Reader:
             )
         if not shape or min(shape) < 1:
             raise ModelError(f"input {inputs[0].name!r} of shape {shape}: axes after the batch axis must be fixed")
-        return inputs[0].name, tuple(shape), batch
+        return inputs[0].name, tuple(shape), batch, np.dtype(_ELEMENT_TYPES[kind.elem_type])
 
     def _node(self, node: onnx.NodeProto) -> None:
         if node.domain not in ("", "ai.onnx"):
@@ -131,6 +130,8 @@ class _Reader:
         operands = tuple(self._operand(node, name) for name in node.input)
         if node.op_type in ("Shape", "Size"):
             return [self._extent(node, operands[0], attributes)]
+        if node.op_type == "CastLike" and isinstance(operands[0], Constant):
+            operands = (operands[0], self._like(operands[1]))
         constants = [o for o in operands if isinstance(o, Constant)]
         if len(constants) == len(operands) and node.op_type in FOLDS and not _per_sample(node, constants):
             return [_fold(node, constants, attributes)]
@@ -150,6 +151,10 @@ class _Reader:
         if name not in self.tensors:
             raise ModelError(f"node {_name(node)!r} reads {name!r}, which is not defined before it")
         return self.tensors[name]
+
+    def _like(self, operand: Operand | None) -> Operand | None:
+        """A constant of the type of `operand`; values have the type of the network's input."""
+        return Constant(np.zeros((), dtype=self.dtype), "") if isinstance(operand, Value) else operand
 
     def _extent(self, node: onnx.NodeProto, operand: Operand | None, attributes: dict[str, Any]) -> Constant:
         """Shape or Size of a tensor."""

@@ -59,7 +59,23 @@ def structure_bytes(network: Network) -> bytes:
         "parameters": {k: {"dtype": _dtype(k, a), "shape": list(a.shape)} for k, a in network.parameters.items()},
         "digest": network.digest(),
     }
-    return (json.dumps(record, indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode()
+    return _laid_out(record).encode()
+
+
+def _laid_out(record: Mapping[str, Any]) -> str:
+    """JSON with one line for every node and every parameter."""
+    lines = [f"{_text_of(k)}: {_block(v) if k in ('nodes', 'parameters') else _text_of(v)}" for k, v in record.items()]
+    return "{" + ",\n ".join(lines) + "}\n"
+
+
+def _block(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{\n  " + ",\n  ".join(f"{_text_of(k)}: {_text_of(v)}" for k, v in value.items()) + "}"
+    return "[\n  " + ",\n  ".join(map(_text_of, value)) + "]"
+
+
+def _text_of(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=True, allow_nan=False)
 
 
 def read_structure(structure: Path | str, weights: Path | str) -> Network:
