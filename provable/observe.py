@@ -11,7 +11,7 @@ on how the inputs were cut into batches.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from provable.channels import ChannelGroup
-from provable.compensation.collect import by_fold, channel_axis, variance
+from provable.compensation.collect import by_fold, channel_axis, images_at_a_time, variance
 from provable.compensation.consumers import Reading, readings
 from provable.compensation.moments import Matrix, Moments, total
 from provable.compensation.patches import Part, parts, unfold
 from provable.compensation.target import Target, target_of
-from provable.errors import CalibrationError
 from provable.execution import Run
 from provable.sensitivity.record import Sensitivity
 from provable.sensitivity.relative_importance import relative_importance_per_image
@@ -57,7 +56,7 @@ class Statistics:
         digest: SHA-256 over the inputs' bits, in order.
         rows: SHA-256 of every input.
         consumers: node name -> statistics.
-        sensitivities: group name -> sensitivity of its slots, the maximum over its consumers; empty if not asked for.
+        sensitivities: group name -> sensitivity of its slots, the maximum over its consumers.
     """
 
     samples: int
@@ -67,62 +66,22 @@ class Statistics:
     sensitivities: Mapping[str, Sensitivity]
 
 
-def calibration_inputs(network: Network, source: object) -> Tensor:
-    """Calibration inputs as one float32 tensor (samples, *input_shape).
-
-    Args:
-        network: whose input they are.
-        source: numpy array, torch tensor, or an iterable of them (batches).
-
-    Raises:
-        CalibrationError: empty, another shape, not numeric, or NaN or infinity.
-    """
-    if isinstance(source, np.ndarray | Tensor):
-        batches: list[object] = [source]
-    elif isinstance(source, Iterable) and not isinstance(source, str | bytes):
-        batches = list(source)
-    else:
-        raise CalibrationError(f"calibration is a {type(source).__name__}; give an array, a tensor or batches of them")
-    if not batches:
-        raise CalibrationError("calibration is empty: no batch at all")
-    return torch.cat([_batch(network, batch, i) for i, batch in enumerate(batches)]).contiguous()
-
-
-def _batch(network: Network, batch: object, index: int) -> Tensor:
-    array = batch.detach().cpu() if isinstance(batch, Tensor) else np.asarray(batch)
-    expected = f"(samples, {', '.join(map(str, network.input_shape))})"
-    if isinstance(array, np.ndarray):
-        if array.dtype.kind not in "fiub":
-            raise CalibrationError(
-                f"calibration batch {index} has dtype {array.dtype}, expected numbers of shape {expected}"
-            )
-        array = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-    if tuple(array.shape[1:]) != network.input_shape or array.ndim == 0:
-        raise CalibrationError(f"calibration batch {index} has shape {tuple(array.shape)}, expected {expected}")
-    if not len(array):
-        raise CalibrationError(f"calibration batch {index} is empty; expected {expected} with at least one sample")
-    array = array.to(torch.float32)
-    if not bool(torch.isfinite(array).all()):
-        row = int((~torch.isfinite(array.reshape(len(array), -1)).all(dim=1)).nonzero()[0])
-        raise CalibrationError(f"calibration batch {index} holds NaN or infinity, first in sample {row}")
-    return array
-
-
 def observe(
     network: Network,
     inputs: Tensor,
     groups: Sequence[ChannelGroup],
     *,
-    sensitivity: bool = True,
+    sensitivity_images: int | None = None,
     progress: Callable[[str], None] = lambda node: None,
 ) -> Statistics:
     """Statistics of every consumer of the groups.
 
     Args:
         network: the original.
-        inputs: (samples, *input_shape) float32, as `calibration_inputs` returns them.
+        inputs: (samples, *input_shape) float32, as `provable.calibration` returns them.
         groups: the groups that may lose channels.
-        sensitivity: whether to measure relative importances (the slowest part).
+        sensitivity_images: measure relative importances on that many of the inputs, the first ones (the slowest
+            part of the pass). None: on all.
         progress: called with each consumer's name when it is done.
     """
     read = readings(groups)
@@ -133,10 +92,9 @@ def observe(
     for name in names:
         node = network.node(name)
         x = run.take(node.inputs[0]).numpy()
-        if sensitivity:
-            for reading in read[name]:
-                seen = _sensitivity(network, node, reading, x)
-                found[reading.group] = _larger(found[reading.group], seen) if reading.group in found else seen
+        for reading in read[name] if sensitivity_images != 0 else ():
+            seen = _sensitivity(network, node, reading, x[:sensitivity_images])
+            found[reading.group] = _larger(found[reading.group], seen) if reading.group in found else seen
         consumers[name] = _statistics(network, node, targets[name], x, run)
         progress(name)
     data = inputs.numpy()
@@ -167,10 +125,12 @@ def _sensitivity(network: Network, node: Node, reading: Reading, x: Array) -> Se
     """Sensitivity of one group's slots at one consumer; coordinates of other channels count, each on its own."""
     weight = network.parameters[node.parameters["weight"]].astype(np.float64)
     scores = Sensitivity.empty(len(reading.positions))
-    for start in range(0, len(x), 16):
-        images = x[start : start + 16]
+    members = parts(network, node)
+    step = images_at_a_time(network, node, members[0])
+    for start in range(0, len(x), step):
+        images = x[start : start + step]
         importance = np.zeros((len(images), len(reading.positions)))
-        for part in parts(network, node):
+        for part in members:
             flat = weight[part.rows].reshape(len(weight[part.rows]), -1)
             patches = unfold(node, part, weight.shape[2:], images)
             importance = np.maximum(importance, _importance(part, reading, flat, patches, len(images)))

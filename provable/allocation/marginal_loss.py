@@ -12,30 +12,14 @@ Theory: theory_notes/allocation.md. Not claimed: that losses of layers add up ex
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
+from provable.allocation.budget import Allocation, Budget, check_reachable
 from provable.compensation.moments import Matrix
 from provable.cost import Counts
-from provable.errors import BudgetError
 
-
-@dataclass(frozen=True)
-class Allocation:
-    """How many slots each group keeps.
-
-    Attributes:
-        counts: group name -> kept slots.
-        cost: cost at these counts, in the budget's unit.
-        budget: what was asked for.
-        knob: the value that settled it: highest loss per cost paid, or the global error.
-    """
-
-    counts: Mapping[str, int]
-    cost: int
-    budget: float
-    knob: float
+KNOB = "largest relative loss paid per unit of cost"
 
 
 def lower_hull(losses: Matrix) -> Matrix:
@@ -56,7 +40,7 @@ def _above(losses: Matrix, a: int, b: int, c: int) -> bool:
 def allocate(
     curves: Mapping[str, Matrix],
     cost: Callable[[Counts], Counts],
-    budget: float,
+    budget: Budget,
     floors: Mapping[str, int],
 ) -> Allocation:
     """Counts that meet the budget.
@@ -64,7 +48,7 @@ def allocate(
     Args:
         curves: group -> loss for 0, 1, ..., c kept slots, in comparable units.
         cost: cost of arrays of counts (..., groups), in the order of `curves`.
-        budget: largest cost allowed.
+        budget: what fraction of the cost may stay.
         floors: group -> smallest count allowed.
 
     Raises:
@@ -73,13 +57,14 @@ def allocate(
     names = list(curves)
     counts = np.array([len(curves[name]) - 1 for name in names], dtype=np.int64)
     floor = np.array([floors[name] for name in names], dtype=np.int64)
-    check_reachable(cost(np.minimum(counts, floor)), budget)
+    limit = budget.fraction * int(cost(counts))
+    check_reachable(cost(np.minimum(counts, floor)), cost(counts), budget)
     # the part of a curve below the floor must not bend its hull
     rises = [
         -np.diff(np.concatenate([np.zeros(f), lower_hull(curves[n][f:])])) for n, f in zip(names, floor, strict=True)
     ]
     current, knob = int(cost(counts)), 0.0
-    while current > budget:
+    while current > limit:
         saved = current - cost(counts - np.eye(len(names), dtype=np.int64))
         rise = np.array([r[k - 1] if k > 0 else 0.0 for r, k in zip(rises, counts, strict=True)])
         rates = np.where((counts > floor) & (saved > 0), rise / np.maximum(saved, 1), np.inf)
@@ -87,12 +72,4 @@ def allocate(
         knob = max(knob, float(rates[best]))
         counts[best] -= 1
         current -= int(saved[best])
-    return Allocation(dict(zip(names, counts.tolist(), strict=True)), current, budget, knob)
-
-
-def check_reachable(smallest: Counts, budget: float) -> None:
-    """Raise BudgetError if the smallest reachable cost exceeds the budget."""
-    if int(smallest) > budget:
-        raise BudgetError(
-            f"the budget {budget:,.0f} cannot be met: with every group at its floor the cost is {int(smallest):,}"
-        )
+    return Allocation(dict(zip(names, counts.tolist(), strict=True)), knob, KNOB)

@@ -1,5 +1,6 @@
 """One pass over a consumer's cached inputs and targets: its moments, part by part and fold by fold."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,8 +14,8 @@ from verify.network.graph import Array, Network, Node
 FOLDS = 2
 """Calibration images are dealt to folds by index: the ridge is judged on the fold that a fit did not see."""
 
-CHUNK = 32
-"""Images unfolded at a time: bounds memory, changes nothing else."""
+CELLS = 1 << 23
+"""Unfolded numbers held at a time: bounds memory, changes nothing else."""
 
 Folds = tuple[Moments, ...]
 
@@ -46,11 +47,18 @@ def by_fold(network: Network, node: Node, part: Part, x: Array, aim: Array | Non
 
 def _chunks(network: Network, node: Node, part: Part, x: Array, aim: Array | None) -> Iterator[Moments]:
     kernel = network.parameters[node.parameters["weight"]].shape[2:]
-    for start in range(0, len(x), CHUNK):
-        chunk = slice(start, start + CHUNK)
+    step = images_at_a_time(network, node, part)
+    for start in range(0, len(x), step):
+        chunk = slice(start, start + step)
         patches = unfold(node, part, kernel, x[chunk])
         values = np.zeros((0, patches.shape[1])) if aim is None else outputs(node, part, aim[chunk])
         yield Moments.of(patches.T, values.T)
+
+
+def images_at_a_time(network: Network, node: Node, part: Part) -> int:
+    """How many images' patches fit into `CELLS`, at least one."""
+    positions = math.prod(node.shape[1:] if node.op == "conv" else node.shape[:-1])
+    return max(1, CELLS // (part.dimension * positions))
 
 
 def channel_axis(node: Node) -> int:

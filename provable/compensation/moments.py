@@ -75,10 +75,12 @@ class Moments:
         """Means and covariances.
 
         Raises:
-            DataError: there are no samples.
+            DataError: there are no samples, or a sum is not finite.
         """
         if self.count == 0:
             raise DataError("no samples: the calibration data gave no patch for a layer")
+        if not all(np.isfinite(s).all() for s in (self.gram, self.cross, self.energy)):
+            raise DataError("a layer's input or target is not finite on the calibration data: it overflows float32")
         mean_x, mean_t = self.sum_x / self.count, self.sum_t / self.count
         covariance = self.gram / self.count - np.outer(mean_x, mean_x)
         cross = self.cross / self.count - np.outer(mean_x, mean_t)

@@ -20,17 +20,21 @@ from provable.compensation.moments import Matrix, Moments, Regression, total
 CANDIDATES = (SMALLEST_RIDGE, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e3)
 
 
+UNJUDGED = 1e-2
+"""Relative ridge when there is one image: nothing is held out that could judge it."""
+
+
 @dataclass(frozen=True)
 class Chosen:
     """A fit with the ridge that generalised best.
 
     Attributes:
         fit: on all samples.
-        held_out: mean squared error on the fold that was not fitted, averaged over the folds.
+        held_out: mean squared error on the fold that was not fitted, averaged over the folds; None with one fold.
     """
 
     fit: Fit
-    held_out: float
+    held_out: float | None
 
 
 def fit_held_out(
@@ -43,15 +47,14 @@ def fit_held_out(
     """Fit on all folds with the candidate ridge that has the smallest held-out loss.
 
     Args:
-        folds: moments of disjoint sets of images; a single one means no choice: the smallest candidate is used.
+        folds: moments of disjoint sets of images; with a single one nothing can be judged, and `UNJUDGED` is used.
         kept: coordinates of x to keep.
         prior: (n, |A|) weights the ridge pulls towards.
         candidates: relative ridges, increasing. The search stops once the loss has risen twice in a row.
     """
     full = total(folds).centred()
     if len(folds) < 2 or any(fold.count == 0 for fold in folds):
-        only = fit(full, kept, ridge=candidates[0], prior=prior)
-        return Chosen(only, only.loss)
+        return Chosen(fit(full, kept, ridge=UNJUDGED, prior=prior), None)
     problems = [fold.centred() for fold in folds]
     losses: list[float] = []
     for ridge in candidates:

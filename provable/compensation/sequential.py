@@ -43,20 +43,30 @@ class LayerFit:
     Attributes:
         node: the consumer.
         loss: exact mean squared error on the calibration data, in the units of the target.
-        held_out: the same on the images that a fit did not see.
+        held_out: the same on the images that a fit did not see; None where nothing was fitted or held out.
         variance: variance of the target's value in the original, the unit to compare with.
-        ridge: relative ridge in use.
+        ridge: relative ridge in use; None where nothing was fitted.
         samples: patches behind the fit.
         coordinates: regressors per output.
     """
 
     node: str
     loss: float
-    held_out: float
+    held_out: float | None
     variance: float
-    ridge: float
+    ridge: float | None
     samples: int
     coordinates: int
+
+    @property
+    def note(self) -> str:
+        """What the user should know about the fit; empty if nothing."""
+        if self.ridge is None or self.samples > self.coordinates:
+            return ""
+        return (
+            f"{self.node}: only {self.samples} samples for {self.coordinates} coordinates; the ridge was raised to "
+            f"{self.ridge:g} of the mean variance, which pulls towards the weights before"
+        )
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,7 @@ def compensate(
     *,
     fixed: Mapping[str, tuple[int, ...]],
     choose: Choose,
+    start: Network | None = None,
     extra: Iterable[str] = (),
     progress: Callable[[str], None] = lambda node: None,
 ) -> Compensated:
@@ -127,18 +138,19 @@ def compensate(
         groups: groups that lose channels.
         fixed: group -> slots that stay, for groups chosen in advance (all with several consumers must be).
         choose: chooses the slots of every other group from its consumer's moments.
+        start: the original with other weights (reweighted designs): what a ridge pulls towards. Default: the original.
         extra: further nodes to refit with all their coordinates.
         progress: called with each consumer's name when it is done.
     """
     work = sites(network, groups, extra, fixed)
     original = Run(network, inputs, [site.target.value for site in work])
-    compact = Run(network, inputs, [name for site in work for name in _compact_demands(network, site)])
-    kept, layers, current = dict(fixed), list[LayerFit](), network
+    compact = Run(start or network, inputs, [name for site in work for name in _compact_demands(network, site)])
+    kept, layers, current = dict(fixed), list[LayerFit](), start or network
     for site in work:
         folds, variance = sequential_moments(network, site.target, original, compact)
         for group in site.chooses:
             kept[group.name] = choose(group, _views(network, site, group, folds, variance))
-        fits = _fits(network, site, folds, kept)
+        fits = _fits(current, site, folds, kept)
         current = refitted(current, site.target, [(part, index, chosen.fit) for part, index, chosen in fits])
         compact.update(current)
         layers.append(_record(site, fits, folds, variance))
@@ -181,9 +193,14 @@ def _record(
     return LayerFit(
         node=site.target.consumer,
         loss=sum(chosen.fit.loss for _, _, chosen in fits),
-        held_out=sum(chosen.held_out for _, _, chosen in fits),
+        held_out=_sum([chosen.held_out for _, _, chosen in fits]),
         variance=variance,
         ridge=max(chosen.fit.ridge for _, _, chosen in fits),
         samples=sum(fold.count for fold in folds[0]),
         coordinates=max(len(index) for _, index, _ in fits),
     )
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None

@@ -1,0 +1,111 @@
+"""Calibration inputs: from what a caller has to one checked float32 tensor."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from provable.errors import CalibrationError
+from verify.network.graph import Array, Network
+
+
+def as_batches(source: object) -> list[object]:
+    """An array, a tensor, or an iterable of them, as a list of batches.
+
+    Raises:
+        CalibrationError: it is something else, or there is no batch.
+    """
+    if isinstance(source, np.ndarray | Tensor):
+        return [source]
+    if not isinstance(source, Iterable) or isinstance(source, str | bytes | dict):
+        raise CalibrationError(f"calibration is a {type(source).__name__}; give an array, a tensor or batches of them")
+    batches = list(source)
+    if not batches:
+        raise CalibrationError("calibration is empty: it holds no batch at all")
+    return batches
+
+
+def first_input(batches: Sequence[object]) -> Tensor:
+    """The first input with batch axis, (1, *shape), to trace a module with.
+
+    Raises:
+        CalibrationError: the first batch holds no input of rank 1 or more.
+    """
+    tensor = _tensor(batches[0], 0)
+    if tensor.ndim < 2 or not len(tensor):
+        raise CalibrationError(f"calibration has shape {tuple(tensor.shape)}, expected (samples, *input shape)")
+    return tensor[:1]
+
+
+def calibration_inputs(network: Network, batches: Sequence[object]) -> Tensor:
+    """All inputs as one float32 tensor (samples, *input_shape).
+
+    Raises:
+        CalibrationError: empty, another shape, not floating point, or NaN or infinity; the message says where.
+    """
+    return torch.cat([_checked(network, _tensor(batch, i), i) for i, batch in enumerate(batches)]).contiguous()
+
+
+def _tensor(batch: object, index: int) -> Tensor:
+    if isinstance(batch, Tensor):
+        tensor = batch.detach().cpu()
+    elif isinstance(batch, np.ndarray) and batch.dtype.kind in "fiub":
+        tensor = torch.from_numpy(np.array(batch.astype(batch.dtype.newbyteorder("="), copy=False)))
+    else:
+        what = f"dtype {batch.dtype}" if isinstance(batch, np.ndarray) else f"type {type(batch).__name__}"
+        raise CalibrationError(f"calibration batch {index} has {what}, expected an array or tensor of floats")
+    if not tensor.is_floating_point():
+        raise CalibrationError(
+            f"calibration batch {index} has dtype {tensor.dtype}, expected floating point in the network's input "
+            "format: scale and normalise the inputs as the network expects them"
+        )
+    return tensor
+
+
+def _checked(network: Network, tensor: Tensor, index: int) -> Tensor:
+    expected = f"(samples, {', '.join(map(str, network.input_shape))})"
+    if tensor.ndim == 0 or tuple(tensor.shape[1:]) != network.input_shape:
+        raise CalibrationError(f"calibration batch {index} has shape {tuple(tensor.shape)}, expected {expected}")
+    if not len(tensor):
+        raise CalibrationError(f"calibration batch {index} is empty; expected {expected} with at least one sample")
+    single = tensor.to(torch.float32)
+    finite = torch.isfinite(single.reshape(len(single), -1)).all(dim=1)
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0])
+        raise CalibrationError(f"calibration batch {index} holds NaN or infinity (in float32), first in sample {row}")
+    return single
+
+
+def read_calibration(path: Path, key: str | None = None) -> Array:
+    """The array in a .npy file, or one array of a .npz file. Nothing is unpickled.
+
+    Args:
+        path: the file.
+        key: name of the array in a .npz file with several.
+
+    Raises:
+        CalibrationError: missing, damaged, of another kind, or it is not clear which array is meant.
+    """
+    if path.suffix not in (".npy", ".npz"):
+        raise CalibrationError(f"{path}: calibration is read from .npy or .npz files")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if path.suffix == ".npy":
+            return np.asarray(loaded)
+        with loaded as archive:
+            return np.asarray(archive[_chosen(path, archive.files, key)])
+    except FileNotFoundError:
+        raise CalibrationError(f"{path}: no such file") from None
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise CalibrationError(f"{path}: not a readable {path.suffix} file of numbers: {error}") from error
+
+
+def _chosen(path: Path, names: Sequence[str], key: str | None) -> str:
+    if key is not None and key not in names:
+        raise CalibrationError(f"{path}: holds no array {key!r}; it has {', '.join(names) or 'none'}")
+    if key is None and len(names) != 1:
+        raise CalibrationError(f"{path}: holds {len(names)} arrays ({', '.join(names)}); name one with --key")
+    return key if key is not None else names[0]

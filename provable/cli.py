@@ -1,0 +1,110 @@
+"""The command ``provable``.
+
+    provable compress MODEL --calibration X.npy --keep flops=0.5 --recipe greedy --seed 0 --out DIR
+
+Exit codes: 0 done, 3 bad input (one line on stderr says what was wrong), 130 interrupted. DIR appears only when it is
+complete.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+BAD_INPUT, INTERRUPTED = 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    from provable.errors import InputError
+    from verify.errors import InputError as VerifyInputError
+
+    try:
+        return _compress(options)
+    except (InputError, VerifyInputError) as error:
+        print(f"provable: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("provable: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage is bad input, too: exit code 3."""
+
+    def error(self, message: str) -> Any:
+        self.print_usage(sys.stderr)
+        self.exit(BAD_INPUT, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="provable", description="Make a neural network smaller without retraining.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    add = commands.add_parser("compress", help="remove channels, refit what reads them, write the compact network")
+    put = add.add_argument
+    put("model", help="net.onnx, net.pt2, or package.module:factory with --weights")
+    put("--weights", type=Path, help="safetensors file for package.module:factory")
+    put(
+        "--calibration",
+        type=Path,
+        required=True,
+        help=".npy or .npz: (samples, *input shape), the network's input format",
+    )
+    put("--key", help="array of a .npz file with several")
+    put("--keep", type=_keep, required=True, metavar="KIND=FRACTION", help="flops=, params= or channels= fraction KEPT")
+    put("--recipe", default="greedy", help="greedy (default), volume, pfp, pfp-sampled")
+    put("--compensation", default="least_squares", help="least_squares (default), two_sided, none")
+    put("--scope", default="inner", help="inner (default): ordinary hidden layers; all: residual streams, too")
+    put("--floor", type=int, default=1, help="channels every group keeps at least (default 1)")
+    put("--seed", type=int, default=0, help="for recipes that draw (default 0)")
+    put("--out", type=Path, required=True, help="directory to create")
+    put("--force", action="store_true", help="replace an earlier output directory")
+    return parser
+
+
+def _keep(text: str) -> tuple[str, float]:
+    kind, _, number = text.partition("=")
+    try:
+        return kind, float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected KIND=FRACTION such as flops=0.5") from None
+
+
+def _compress(options: argparse.Namespace) -> int:
+    from provable.artifacts import check_folder
+    from provable.calibration import read_calibration
+    from provable.errors import InputError
+    from provable.pipeline import compress
+    from provable.terminal import ProgressBars
+
+    started = time.perf_counter()
+    check_folder(options.out.absolute(), force=options.force)
+    if options.seed < 0:
+        raise InputError(f"--seed is {options.seed}; it must not be negative")
+    calibration = read_calibration(options.calibration, options.key)
+    with ProgressBars() as bars:
+        result = compress(
+            _model(options.model, options.weights), calibration, keep=dict([options.keep]), recipe=options.recipe,
+            compensation=options.compensation, scope=options.scope, floor=options.floor, generator=options.seed,
+            progress=bars,
+        )  # fmt: skip
+    path = Path(options.model)
+    result.save(options.out, original=path if path.suffix == ".onnx" else None, force=options.force)
+    print(result.table(), end="")
+    print(f"{options.out}: written in {time.perf_counter() - started:.1f} s")
+    return 0
+
+
+def _model(source: str, weights: Path | None) -> Any:
+    """A Network for a file, a torch module for package.module:factory."""
+    from verify.errors import ModelError
+    from verify.network.load import load_module, load_network
+
+    if Path(source).suffix in (".onnx", ".pt2") or ":" not in source or Path(source).exists():
+        return load_network(source, weights=weights)
+    if weights is None:
+        raise ModelError(f"{source}: a module needs its weights; pass --weights W.safetensors")
+    return load_module(source, weights)

@@ -1,0 +1,282 @@
+"""compress(...): the stages in order.
+
+    trace ─► groups ─► observe ─► allocate ─► select + compensate ─► shrink ─► check ─► report
+
+Every stage takes records and returns records; the mathematics is in the stages' own files.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from provable.allocation.budget import Allocation, Budget, budget_of, cost_of
+from provable.allocation.uniform import uniform
+from provable.calibration import as_batches, calibration_inputs, first_input
+from provable.channels import ChannelGroup, channel_groups
+from provable.compensation.sequential import Compensated, compensate
+from provable.compensation.uncompensated import output_layers, reweighted, uncompensated
+from provable.cost import cost_model, count_flops, count_parameters
+from provable.errors import GroupingError, InputError, StateError
+from provable.observe import Statistics, observe
+from provable.progress import Progress, Silent
+from provable.recipes import RECIPES, Recipe
+from provable.records import Compression, Cost
+from provable.report import group_reports
+from provable.selection.evidence import Choice, Evidence, evidence_of
+from provable.selection.greedy_elimination import View
+from provable.state_dict import shrink_state_dict
+from provable.surgery import Surgery, check_surgery, shrink
+from verify.network.graph import Network
+
+COMPENSATIONS = ("least_squares", "two_sided", "none")
+SCOPES = ("inner", "all")
+GLANCE = 32
+"""Images behind the total sensitivity in the report of a recipe that does not need sensitivities."""
+
+Seed = int | np.random.Generator | torch.Generator | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for, checked."""
+
+    budget: Budget
+    recipe: Recipe
+    compensation: str
+    scope: str
+    floor: int
+    seed: int | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For summary.json."""
+        return {
+            "keep": {self.budget.kind: self.budget.fraction}, "recipe": self.recipe.name,
+            "compensation": self.compensation, "scope": self.scope, "floor": self.floor, "seed": self.seed,
+        }  # fmt: skip
+
+
+def compress(
+    model: nn.Module | Network,
+    calibration: np.ndarray[Any, Any] | Tensor | Iterable[Any],
+    *,
+    keep: Mapping[str, float],
+    recipe: str = "greedy",
+    compensation: str = "least_squares",
+    scope: str = "inner",
+    floor: int = 1,
+    generator: Seed = None,
+    progress: Progress | None = None,
+) -> Compression:
+    """A smaller network that computes nearly the same, without training.
+
+    Args:
+        model: a torch module (traced in eval mode, left as it is) or a `Network`.
+        calibration: unlabelled inputs (samples, *input_shape) in the network's input format, floating point: an
+            array, a tensor, or an iterable of batches of them.
+        keep: exactly one of ``{"flops": f}``, ``{"params": f}``, ``{"channels": f}``: the fraction KEPT of the
+            original's multiply-adds, of its parameters, or of every prunable group's channels.
+        recipe: "greedy", "volume", "pfp" or "pfp-sampled" (provable.recipes).
+        compensation: "least_squares" refits the layers that read removed channels and the output layer;
+            "two_sided" also the layers that produce them; "none" leaves weights as they are.
+        scope: "inner" prunes the channels of ordinary hidden layers; "all" residual streams and gated channels, too.
+        floor: channels every group keeps at least.
+        generator: for recipes that draw: a seed, a numpy or a torch generator. None: seed 0.
+        progress: is told of stages and steps.
+
+    Returns:
+        The compact network with everything known about it. The budget is met exactly or undercut, except by
+        "pfp-sampled", which meets it in expectation.
+
+    Raises:
+        provable.errors.InputError, verify.errors.InputError: an argument, the model or the data cannot be used;
+            the message says which and why.
+        provable.errors.SurgeryError: the shrunken network failed its check (never expected).
+    """
+    settings, random = _settings(keep, recipe, compensation, scope, floor, generator)
+    told, clock = progress or Silent(), _Clock()
+    batches = as_batches(calibration)
+    network = _network(model, batches)
+    inputs = calibration_inputs(network, batches)
+    return _compress(model, network, inputs, settings, random, told, clock)
+
+
+def _compress(
+    model: nn.Module | Network,
+    network: Network,
+    inputs: Tensor,
+    settings: Settings,
+    random: np.random.Generator,
+    told: Progress,
+    clock: "_Clock",
+) -> Compression:
+    groups = prunable(network, settings.scope)
+    clock.lap("read")
+    statistics = _observe(network, inputs, groups, settings, told)
+    clock.lap("observe")
+    evidence = [evidence_of(network, statistics, group) for group in groups]
+    allocation = _allocate(network, groups, evidence, settings)
+    clock.lap("allocate")
+    compensated, choices = _select(network, inputs, evidence, statistics, allocation, settings, random, told)
+    clock.lap("select and compensate")
+    surgery = shrink(compensated.network, compensated.kept)
+    error = check_surgery(compensated.network, compensated.kept, surgery, inputs[:2].numpy())
+    clock.lap("shrink and check")
+    state, notes = _state_dict(model, network, surgery)
+    return Compression(
+        original=network,
+        compact=surgery.compact,
+        channels=surgery.channels,
+        kept=dict(compensated.kept),
+        groups=group_reports(evidence, choices, compensated.layers),
+        layers=compensated.layers,
+        before=Cost(count_flops(network), count_parameters(network)),
+        after=Cost(count_flops(surgery.compact), count_parameters(surgery.compact)),
+        settings=settings.as_json(),
+        knob=allocation.knob,
+        knob_meaning=allocation.meaning,
+        surgery_error=error,
+        samples=statistics.samples,
+        calibration_digest=statistics.digest,
+        calibration_rows=statistics.rows,
+        seconds=clock.seconds,
+        state_dict=state,
+        notes=notes,
+    )
+
+
+def prunable(network: Network, scope: str) -> tuple[ChannelGroup, ...]:
+    """The groups that may lose channels.
+
+    Raises:
+        GroupingError: there are none in the scope; the message says why each group stays.
+    """
+    groups = channel_groups(network)
+    found = tuple(g for g in groups if g.removable and g.consumers and (g.inner or scope == "all"))
+    if not found:
+        reasons = "; ".join(f"{g.name}: {g.reason or 'shared by several layers (scope=all)'}" for g in groups)
+        raise GroupingError(f"nothing to prune in scope {scope!r}: {reasons}")
+    return found
+
+
+def _settings(
+    keep: Mapping[str, float], recipe: str, compensation: str, scope: str, floor: int, generator: Seed
+) -> tuple[Settings, np.random.Generator]:
+    _one_of("recipe", recipe, tuple(RECIPES))
+    _one_of("compensation", compensation, COMPENSATIONS)
+    _one_of("scope", scope, SCOPES)
+    if isinstance(floor, bool) or not isinstance(floor, int) or floor < 1:
+        raise InputError(f"floor is the number of channels every group keeps at least, an integer >= 1; got {floor!r}")
+    if isinstance(generator, np.random.Generator):
+        seed, random = None, generator
+    elif isinstance(generator, torch.Generator):
+        seed = int(torch.randint(2**63 - 1, (1,), generator=generator))
+        random = np.random.default_rng(seed)
+    else:
+        seed = 0 if generator is None else int(generator)
+        random = np.random.default_rng(seed)
+    return Settings(budget_of(keep), RECIPES[recipe], compensation, scope, floor, seed), random
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+
+
+def _network(model: nn.Module | Network, batches: Sequence[object]) -> Network:
+    if isinstance(model, Network):
+        return model
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is a {type(model).__name__}; give a torch module or a verify.network Network")
+    from verify.network.read_export import trace
+
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return trace(model, first_input(batches).to(dtype))
+
+
+def _observe(
+    network: Network, inputs: Tensor, groups: Sequence[ChannelGroup], settings: Settings, told: Progress
+) -> Statistics:
+    told.stage("observe", sum(len(group.consumers) for group in groups))
+    images = len(inputs) if settings.recipe.sensitivity else min(GLANCE, len(inputs))
+    return observe(network, inputs, groups, sensitivity_images=images, progress=told.step)
+
+
+def _allocate(
+    network: Network, groups: Sequence[ChannelGroup], evidence: Sequence[Evidence], settings: Settings
+) -> Allocation:
+    sizes = {group.name: len(group.slots) for group in groups}
+    floors = {name: min(settings.floor, size) for name, size in sizes.items()}
+    if settings.budget.kind == "channels":
+        return uniform(sizes, settings.budget.fraction, floors)
+    cost = cost_of(cost_model(network, groups), settings.budget.kind)
+    return settings.recipe.allocate(evidence, cost, settings.budget, floors)
+
+
+def _select(
+    network: Network,
+    inputs: Tensor,
+    evidence: Sequence[Evidence],
+    statistics: Statistics,
+    allocation: Allocation,
+    settings: Settings,
+    random: np.random.Generator,
+    told: Progress,
+) -> tuple[Compensated, dict[str, Choice]]:
+    """Choose the slots, in advance or on the compressed network's statistics, and refit."""
+    losing = [known for known in evidence if allocation.counts[known.group.name] < known.slots]
+    later = settings.recipe.sequential and settings.compensation != "none"
+    choices = {
+        known.group.name: settings.recipe.select(known, allocation.counts[known.group.name], random)
+        for known in losing
+        if not (later and len(known.group.consumers) == 1)
+    }
+    fixed = {name: choice.kept for name, choice in choices.items()}
+    if settings.compensation == "none" or not losing:
+        return uncompensated(network, statistics, [known.group for known in losing], choices), choices
+
+    def choose(group: ChannelGroup, views: Sequence[View]) -> tuple[int, ...]:
+        known = replace(next(e for e in losing if e.group is group), views=tuple(views))
+        choices[group.name] = settings.recipe.select(known, allocation.counts[group.name], random)
+        return choices[group.name].kept
+
+    groups = [known.group for known in losing]
+    told.stage("select and compensate", sum(len(group.consumers) for group in groups))
+    start = reweighted(network, groups, choices)
+    extra = (*output_layers(network), *(_producers(groups) if settings.compensation == "two_sided" else ()))
+    return (
+        compensate(network, inputs, groups, fixed=fixed, choose=choose, start=start, extra=extra, progress=told.step),
+        choices,
+    )
+
+
+def _producers(groups: Sequence[ChannelGroup]) -> tuple[str, ...]:
+    return tuple(name for group in groups for name in group.producers)
+
+
+def _state_dict(
+    model: nn.Module | Network, network: Network, surgery: Surgery
+) -> tuple[dict[str, Tensor] | None, tuple[str, ...]]:
+    if not isinstance(model, nn.Module):
+        return None, ()
+    try:
+        return shrink_state_dict(model.state_dict(), network, surgery, values=surgery.compact), ()
+    except StateError as error:
+        return None, (f"no state_dict for {type(model).__name__}: {error}",)
+
+
+class _Clock:
+    """Wall-clock seconds per stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now

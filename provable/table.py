@@ -1,0 +1,72 @@
+"""The per-layer table: what was promised, what it assumes, what was measured."""
+
+from io import StringIO
+
+from rich.console import Console
+from rich.table import Table
+
+from provable.records import Compression, GroupReport
+
+WIDTH = 118
+
+
+def layer_table(result: Compression) -> str:
+    """One row per prunable group, then the totals and what the promises assume; plain text."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("group")
+    for heading in ("kept", "T", "bound", "trivial", "says", "loss", "held-out", "ridge"):
+        table.add_column(heading, justify="right")
+    for report in result.groups:
+        table.add_row(*_cells(report))
+    out = StringIO()
+    console = Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False)
+    console.print(table)
+    for line in (*totals(result), *_footnotes(result)):
+        console.print(line)
+    return out.getvalue()
+
+
+def totals(result: Compression) -> list[str]:
+    """Size before and after, in words."""
+    before, after = result.before, result.after
+    sizes = (("multiply-adds", before.flops, after.flops), ("parameters", before.parameters, after.parameters))
+    return [f"{name} {old:,} -> {new:,} ({_share(new, old)} kept)" for name, old, new in sizes]
+
+
+def _cells(report: GroupReport) -> list[str]:
+    bound = report.bound
+    promise = ["", "", ""]
+    if bound is not None:
+        promise = [f"{bound.value:.3g}", f"{bound.trivial:.3g}", "nothing" if bound.vacuous else "something"]
+    return [
+        report.group,
+        f"{report.kept}/{report.total}",
+        _number(report.total_sensitivity),
+        *promise,
+        _number(report.loss),
+        _number(report.held_out_loss),
+        _number(report.ridge),
+    ]
+
+
+def _footnotes(result: Compression) -> list[str]:
+    notes = [
+        "loss, held-out: calibration squared error at the group's consumers over the variance of the streams they feed",
+    ]
+    images = sorted({report.sensitivity_images for report in result.groups} - {0})
+    if images:
+        notes.append(f"T: total sensitivity over {images[0]} images")
+    for name, quantity, assumption in dict.fromkeys(
+        (r.bound.name, r.bound.quantity, r.bound.assumption) for r in result.groups if r.bound is not None
+    ):
+        notes.append(f"bound ({name}): {quantity}; assumes: {assumption}")
+    notes += [report.note for report in result.groups if report.note]
+    return [*notes, *result.notes]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.2%}" if whole else "-"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
