@@ -453,7 +453,7 @@ def _expand(call: Call) -> Result:
     target = tuple(value.shape[i - lead] if n == -1 else n for i, n in enumerate(sizes))
     full = broadcast((value.shape, target), call.name)
     batch = None if value.batch is None else value.batch + lead
-    return call.lowering.fit(call.name, value, full, batch)
+    return call.lowering.expand(call.name, value, full, batch)
 
 
 def _slice(call: Call) -> Result:

@@ -139,15 +139,19 @@ class Lowering:
 
     def add_bias(self, linear: Value, name: str, bias: Constant) -> Value:
         """Turn the bias-free `linear` node into node `name` with a bias, at the same place."""
+        node = self.nodes[linear.name]
         key = self.parameter(bias.key, _floating(bias, name))
-        renamed = {}
-        for old, node in self.nodes.items():
-            if old == linear.name:
-                node = replace(node, name=name, parameters={**node.parameters, "bias": key})
-            renamed[node.name] = node
-        self.nodes = renamed
-        self._shapes[name] = self._shapes.pop(linear.name)
-        return replace(linear, name=name)
+        self.nodes[linear.name] = replace(node, parameters={**node.parameters, "bias": key})
+        return self.rename(linear, name)
+
+    def rename(self, value: Value, name: str) -> Value:
+        """Give a value that no node reads another name; its node stays at the same place."""
+        if name in self._shapes:
+            raise ModelError(f"value {name!r} is defined twice")
+        nodes = (replace(n, name=name) if n.name == value.name else n for n in self.nodes.values())
+        self.nodes = {node.name: node for node in nodes}
+        self._shapes[name] = self._shapes.pop(value.name)
+        return replace(value, name=name)
 
     def remove(self, name: str) -> None:
         """Take back a node that nothing reads."""
@@ -201,6 +205,11 @@ class Lowering:
                 copies = [value] * want
                 value = self.concat(self.free_name(f"{name}/expanded"), copies, axis)
         return value
+
+    def expand(self, name: str, value: Value, shape: Shape, batch: int | None) -> Value:
+        """`value` broadcast to `shape`, as the value called `name` (or `value` itself if nothing changes)."""
+        fitted = self.fit(name, value, shape, batch)
+        return fitted if fitted.name == value.name else self.rename(fitted, name)
 
     def concat(self, name: str, parts: Sequence[Value], axis: int) -> Value:
         """Values joined along an axis of the whole tensor; all have the same batch axis."""

@@ -114,17 +114,18 @@ def _activation(op: str) -> Handler:
     return lambda call: call.lowering.elementwise(call.name, op, call.value())
 
 
-def _leaky_relu(call: Call) -> Result:
-    return call.lowering.elementwise(call.name, "leaky_relu", call.value(), slope=call.number(9, "alpha", 0.0))
-
-
 def _with_default(value: float) -> float:
     return float(np.float32(value))
 
 
+def _leaky_relu(call: Call) -> Result:
+    slope = float(call.attributes.get("alpha", _with_default(0.01)))
+    return call.lowering.elementwise(call.name, "leaky_relu", call.value(), slope=slope)
+
+
 def _hard_sigmoid(call: Call) -> Result:
-    alpha = call.number(9, "alpha", _with_default(0.2))
-    beta = call.number(9, "beta", _with_default(0.5))
+    alpha = float(call.attributes.get("alpha", _with_default(0.2)))
+    beta = float(call.attributes.get("beta", 0.5))
     return call.lowering.elementwise(call.name, "hardsigmoid", call.value(), alpha=alpha, beta=beta)
 
 
@@ -625,7 +626,7 @@ def _expand(call: Call) -> Result:
     value = call.value()
     full = broadcast((value.shape, target), call.name)
     batch = None if value.batch is None else value.batch + len(full) - len(value.shape)
-    return call.lowering.fit(call.name, value, full, batch)
+    return call.lowering.expand(call.name, value, full, batch)
 
 
 def _attention(call: Call) -> Result:

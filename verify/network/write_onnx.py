@@ -8,6 +8,7 @@ ONNX stores scalar attributes as float32; a network with an attribute that float
 of 1e-5 traced from a float64 module) is refused. `single_precision` gives the float32 twin that can be written.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -341,8 +342,10 @@ def _attention(writer: _Writer, node: Node) -> None:
         raise ModelError(
             f"node {node.name!r} (attention): ONNX takes (length, size) or (heads, length, size), not {node.shape}"
         )
-    heads = {} if rank == 3 else {"q_num_heads": 1, "kv_num_heads": 1}
-    writer.emit("Attention", node.inputs, node.name, scale=_float(node, "scale"), **heads)
+    attributes: dict[str, Any] = {} if rank == 3 else {"q_num_heads": 1, "kv_num_heads": 1}
+    if node.attributes["scale"] != 1.0 / math.sqrt(writer.network.shape_of(node.inputs[0])[-1]):  # the default
+        attributes["scale"] = _float(node, "scale")
+    writer.emit("Attention", node.inputs, node.name, **attributes)
 
 
 WRITERS: dict[str, Callable[[_Writer, Node], None]] = {
