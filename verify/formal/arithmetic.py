@@ -54,7 +54,8 @@ class PairArithmetic(Arithmetic[Triple]):
         else:
             terms += zip(change.maps, (t.z for t in inputs), strict=True)
             d = _combined(self.ledger, terms, change.offset, change.offset_error)
-        return narrower(Triple(z, y, d, step.kept))
+        triple = Triple(z, y, d, step.kept)
+        return narrower(triple) if step.compare else triple
 
     def relu(self, value: Triple) -> Triple:
         return relu_pair(value, self.ledger)

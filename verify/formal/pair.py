@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from verify.formal.form import COMPACT, DIFFERENCE, FAMILIES, INPUT, ORIGINAL, Form, Rows, sloped, with_fresh_written
+from verify.formal.form import COMPACT, DIFFERENCE, INPUT, ORIGINAL, Form, Rows, sloped, with_fresh_written
 from verify.formal.pair_relu import Region, best_plane
 from verify.formal.relu import Phase, input_share, phase_of, relu
-from verify.formal.rounding import above, below, raised, slack
+from verify.formal.rounding import raised, slack
 from verify.formal.symbols import Ledger
 
 
@@ -32,6 +32,12 @@ class Kept:
         if self.everything:
             return rows
         return rows[..., : self.count] if self.prefix else rows.index_select(-1, self.index)
+
+    def put(self, rows: Tensor, values: Tensor) -> Tensor:
+        """A copy of `rows` whose kept elements are `values`."""
+        if self.everything:
+            return values
+        return rows.index_copy(-1, self.index, values)
 
     def form(self, form: Form) -> Form:
         """The kept elements of a form without fresh symbols."""
@@ -124,37 +130,35 @@ def relu_pair(triple: Triple, ledger: Ledger) -> Triple:
     kept = triple.kept
     for form in (triple.z, triple.y, triple.d):
         ledger.watch(form.radius())
-    z, y = phase_of(*triple.z.bounds()), phase_of(*triple.y.bounds())
+    lower, upper, region = sharpened_bounds(triple)
+    z, y = phase_of(lower, upper), phase_of(region.y_lower, region.y_upper)
     new_z = relu(triple.z, z, ledger, ORIGINAL)
     new_y = relu(triple.y, y, ledger, COMPACT)
     near = Phase(kept.of(z.lower), kept.of(z.upper), kept.of(z.unstable), kept.of(z.slope))
-    return Triple(new_z, new_y, _relu_difference(triple, near, y, ledger), kept)
+    return Triple(new_z, new_y, _relu_difference(triple, region, near, y, ledger), kept)
 
 
-def _relu_difference(triple: Triple, z: Phase, y: Phase, ledger: Ledger) -> Form:
+def sharpened_bounds(triple: Triple) -> tuple[Tensor, Tensor, Region]:
+    """Bounds of all of z, and of its kept elements, y and D, each sharpened by the other two."""
+    lower, upper = triple.z.bounds()
+    kept = triple.kept
+    region = Region(kept.of(lower), kept.of(upper), *triple.y.bounds(), *triple.d.bounds()).sharpened()
+    return kept.put(lower, region.z_lower), kept.put(upper, region.z_upper), region
+
+
+def _relu_difference(triple: Triple, region: Region, z: Phase, y: Phase, ledger: Ledger) -> Form:
     d, near = triple.d, triple.kept.form(triple.z)
     undecided = z.unstable | y.unstable
     granted = ledger.grant(undecided)
     a, b = z.slope - y.slope, y.slope.clone()
     middle, half = torch.zeros_like(a), torch.zeros_like(a)
     if bool(undecided.any()):
-        region = _region(d, z, y).at(undecided)
-        plane = best_plane(region, z.slope[undecided], y.slope[undecided], ~granted[undecided])
+        plane = best_plane(region.at(undecided), z.slope[undecided], y.slope[undecided], ~granted[undecided])
         a[undecided], b[undecided], middle[undecided], half[undecided] = plane.a, plane.b, plane.middle, plane.half
     fresh = ledger.fresh(DIFFERENCE, granted, half, _share(near, triple.y, ledger))
     return sloped([(a, near), (b, d)], middle, half, granted, fresh)
 
 
-def _region(d: Form, z: Phase, y: Phase) -> Region:
-    lower, upper = d.bounds()
-    lower = torch.maximum(lower, below(z.lower - y.upper))
-    upper = torch.minimum(upper, above(z.upper - y.lower))
-    return Region(z.lower, z.upper, y.lower, y.upper, lower, upper)
-
-
 def _share(z: Form, y: Form, ledger: Ledger) -> Tensor | None:
     shares = [s for s in (input_share(z, ledger), input_share(y, ledger)) if s is not None]
     return torch.maximum(*shares) if len(shares) == 2 else None
-
-
-__all__ = ["FAMILIES", "Kept", "Triple", "narrower", "relu_pair"]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from verify.formal.relu import chord_slope
 from verify.formal.rounding import above, below, raised
 
 _ROUNDING = 2.0**-46  # 64 units of roundoff per magnitude: see floating_point.md, section 5
@@ -31,20 +32,19 @@ class Region:
     d_lower: Tensor
     d_upper: Tensor
 
-    def closed(self) -> "Region":
-        """The same set of points with every bound implied by two others made explicit."""
-        return Region(
-            torch.maximum(self.z_lower, below(self.y_lower + self.d_lower)),
-            torch.minimum(self.z_upper, above(self.y_upper + self.d_upper)),
-            torch.maximum(self.y_lower, below(self.z_lower - self.d_upper)),
-            torch.minimum(self.y_upper, above(self.z_upper - self.d_lower)),
-            torch.maximum(self.d_lower, below(self.z_lower - self.y_upper)),
-            torch.minimum(self.d_upper, above(self.z_upper - self.y_lower)),
-        )
-
     def at(self, where: Tensor) -> "Region":
         """The elements selected by a mask, flattened."""
         return Region(*(bound[where] for bound in self.parts()))
+
+    def sharpened(self) -> "Region":
+        """Bounds of D from z and y, then of y from z and D, then of z from y and D."""
+        d_lower = torch.maximum(self.d_lower, below(self.z_lower - self.y_upper))
+        d_upper = torch.minimum(self.d_upper, above(self.z_upper - self.y_lower))
+        y_lower = torch.maximum(self.y_lower, below(self.z_lower - d_upper))
+        y_upper = torch.minimum(self.y_upper, above(self.z_upper - d_lower))
+        z_lower = torch.maximum(self.z_lower, below(y_lower + d_lower))
+        z_upper = torch.minimum(self.z_upper, above(y_upper + d_upper))
+        return Region(z_lower, z_upper, y_lower, y_upper, d_lower, d_upper)
 
     def parts(self) -> tuple[Tensor, ...]:
         """The six bounds."""
@@ -88,7 +88,7 @@ def vertices(region: Region) -> tuple[Tensor, Tensor]:
 
 def offsets(region: Region, slopes: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
     """Lower and upper offset, rounded outward, for each pair of slopes with 0 <= a + b <= 1 and 0 <= b <= 1."""
-    closed = region.closed()
+    closed = region.sharpened()
     z, y = vertices(closed)
     difference = z.clamp(min=0.0) - y.clamp(min=0.0)
     margin = closed.magnitude() * _ROUNDING
@@ -108,8 +108,10 @@ def best_plane(region: Region, slope_z: Tensor, slope_y: Tensor, hulled: Tensor)
     """
     one, zero = torch.ones_like(slope_z), torch.zeros_like(slope_z)
     low, high = region.d_lower, region.d_upper
-    chord = torch.nan_to_num(high / (high - low), nan=0.0).clamp(0.0, 1.0)
-    slopes = [(zero, zero), (zero, one), (zero, chord), (slope_z, zero), (slope_z - slope_y, slope_y)]
+    slopes = [
+        (zero, zero), (zero, one), (zero, chord_slope(low, high)), (slope_z, zero),
+        (slope_z - slope_y, slope_y), (one - slope_y, slope_y), (slope_z - one, one),
+    ]  # fmt: skip
     bounds = offsets(region, slopes)
     bounds[0] = _tightened(bounds[0], low.clamp(max=0.0), high.clamp(min=0.0))
     bounds[1] = _tightened(bounds[1], -high.clamp(min=0.0), -low.clamp(max=0.0))

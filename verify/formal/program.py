@@ -1,6 +1,6 @@
 """Networks compiled once into the steps that bound them on any batch of sub-boxes.
 
-compile_pair: the rule "pair", three forms per value (needs a lift).
+compile_pair: the rule "pair_zonotope", three forms per value (needs a lift).
 compile_separate: the rule "separate", each network on its own over the same input symbols; the difference is
 formed at the output only. Theory: theory_notes/differential_zonotope.md.
 """
@@ -89,9 +89,9 @@ class Program(ABC):
 
 
 class PairProgram(Program):
-    """The rule "pair"."""
+    """The rule "pair_zonotope"."""
 
-    rule = "pair"
+    rule = "pair_zonotope"
 
     def __init__(self, original: Network, compact: Network, lift: Lift) -> None:
         pairs = {c.original: c for c in lift}

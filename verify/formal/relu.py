@@ -15,6 +15,8 @@ from verify.formal.form import INPUT, Form, sloped
 from verify.formal.rounding import above, raised
 from verify.formal.symbols import FEW_INPUTS, Ledger
 
+SLOPE_BITS = 10  # short dyadic slopes, so that exact arithmetic can use the very same ones
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -23,7 +25,7 @@ class Phase:
     Attributes:
         lower, upper: bounds of the argument, rounded outward.
         unstable: ``lower < 0 < upper``.
-        slope: 1 where active, 0 where inactive, about ``upper / (upper - lower)`` where unstable.
+        slope: 1 where active, 0 where inactive, about ``upper / (upper - lower)`` where unstable (`chord_slope`).
     """
 
     lower: Tensor
@@ -33,11 +35,15 @@ class Phase:
 
 
 def phase_of(lower: Tensor, upper: Tensor) -> Phase:
-    """Classify bounds; NaN counts as unstable and stays NaN."""
-    unstable = ~((lower >= 0.0) | (upper <= 0.0))
-    active = (lower >= 0.0).to(torch.float64)
-    slope = torch.where(unstable, (upper / (upper - lower)).clamp(0.0, 1.0), active)
-    return Phase(lower, upper, unstable, slope)
+    """Classify bounds; NaN counts as unstable."""
+    return Phase(lower, upper, ~((lower >= 0.0) | (upper <= 0.0)), chord_slope(lower, upper))
+
+
+def chord_slope(lower: Tensor, upper: Tensor) -> Tensor:
+    """Slope of ReLU's chord over ``[lower, upper]``: 1 or 0 where it is linear, else rounded to `SLOPE_BITS` bits."""
+    proposed = torch.round(upper / (upper - lower) * 2.0**SLOPE_BITS) * 2.0**-SLOPE_BITS
+    slope = torch.nan_to_num(proposed).clamp(0.0, 1.0)
+    return torch.where(lower >= 0.0, 1.0, torch.where(upper <= 0.0, 0.0, slope))
 
 
 def relu(form: Form, phase: Phase, ledger: Ledger, family: int) -> Form:

@@ -23,6 +23,7 @@ class LinearRule(AffineRule):
     """``y = W x + b`` over the last axis."""
 
     name = "linear"
+    compare = True
 
     def affine(self, side: Side, node: Node) -> Affine:
         p = side.parameters(node)
@@ -55,6 +56,7 @@ class ConvolutionRule(AffineRule):
     """Cross-correlation; grouped kernels are widened to dense ones unless the convolution is depthwise."""
 
     name = "conv"
+    compare = True
 
     def affine(self, side: Side, node: Node) -> Affine:
         p = side.parameters(node)
@@ -120,6 +122,8 @@ class _Line:
 
 class DiagonalRule(AffineRule):
     """Element-wise ``w x + b``: batch normalisation and arithmetic with constants."""
+
+    compare = True
 
     def __init__(self, name: str) -> None:
         self.name = name

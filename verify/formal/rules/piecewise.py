@@ -1,8 +1,9 @@
 """Rules of piecewise-linear operations, all built from ReLU.
 
     leaky_relu(x) = s x + (1 - s) relu(x)         clip(x) = lower + relu(x - lower) - relu(x - upper)
-    hardsigmoid(x) = clip(a x + b, 0, 1)          max(p, q) = q + relu(p - q), in the windows' row-major order
+    hardsigmoid(x) = clip(a x + b, 0, 1)          max(p, q) = q + relu(p - q)
 
+A window's maximum is a tournament in row-major order: best <- best + relu(next - best).
 Theory: theory_notes/differential_zonotope.md, section 4.
 """
 
@@ -99,16 +100,15 @@ class MaxPoolRule(Rule):
     def compile(self, site: Site) -> Compiled:
         tables = [_window_table(side, node) for side, node in site.sides]
         first = _round(site, [table[:, 0] for table in tables], challenge=False)
-        rounds = [
-            (_round(site, columns, challenge=True), _merge(site, columns))
-            for columns in zip(*(table[:, 1:].T for table in tables), strict=True)
-        ]
+        columns = zip(*(table[:, 1:].T for table in tables), strict=True)
+        challenges = [_round(site, column, challenge=True) for column in columns]
+        total = scaled_sum(site, site.first.name, [1.0, 1.0], 0.0)
 
         def run(arithmetic: Arithmetic[Any], inputs: Sequence[Any]) -> Any:
             best = arithmetic.affine(first, inputs)
-            for challenge, merge in rounds:
-                lead = arithmetic.relu(arithmetic.affine(challenge, [best, inputs[0]]))
-                best = arithmetic.affine(merge, [inputs[0], lead, best])
+            for challenge in challenges:
+                rise = arithmetic.relu(arithmetic.affine(challenge, [inputs[0], best]))
+                best = arithmetic.affine(total, [best, rise])
             return best
 
         return run
@@ -123,35 +123,22 @@ def _window_table(side: Side, node: Node) -> NDArray[np.int64]:
     return np.take_along_axis(view, order, axis=1)[side.order(node.name)]
 
 
-def _picked(side: Side, node: Node, column: NDArray[np.int64], sign: float) -> Diagonal:
-    """``sign x[column]``, 0 where the column is padded: nothing is rounded."""
-    coefficient = tensor(np.where(column >= 0, sign, 0.0))
+def _picked(side: Side, node: Node, column: NDArray[np.int64]) -> Diagonal:
+    """``x[column]``, 0 where the column is padded: nothing is rounded."""
+    coefficient = tensor(np.where(column >= 0, 1.0, 0.0))
     index = torch.from_numpy(np.maximum(column, 0))
     return Diagonal(coefficient, side.size(node.inputs[0]), index=index, roundings=0)
 
 
-def _masked(column: NDArray[np.int64], *, inside: bool) -> Diagonal:
-    chosen = (column >= 0) == inside
-    return Diagonal(tensor(chosen.astype(np.float64)), len(column), roundings=0)
-
-
 def _round(site: Site, columns: Sequence[NDArray[np.int64]], *, challenge: bool) -> AffineStep:
-    """``best - x[column]`` (0 where padded), or just ``x[column]`` for the opening of the tournament."""
+    """``x[column] - best`` (0 where padded), or just ``x[column]`` for the opening of the tournament."""
     sides = []
     for (side, node), column in zip(site.sides, columns, strict=True):
+        maps = [_picked(side, node, column)]
         if challenge:
-            sides.append(Affine((_masked(column, inside=True), _picked(side, node, column, -1.0))))
-        else:
-            sides.append(Affine((_picked(side, node, column, 1.0),)))
-    return AffineStep(sides[0], sides[1] if len(sides) == 2 else None, None, site.kept(site.first.name))
-
-
-def _merge(site: Site, columns: Sequence[NDArray[np.int64]]) -> AffineStep:
-    """``x[column] + lead``, or the old best where the column is padded."""
-    sides = [
-        Affine((_picked(side, node, column, 1.0), identity(len(column)), _masked(column, inside=False)))
-        for (side, node), column in zip(site.sides, columns, strict=True)
-    ]
+            minus = tensor(np.where(column >= 0, -1.0, 0.0))
+            maps.append(Diagonal(minus, len(column), roundings=0))
+        sides.append(Affine(tuple(maps)))
     return AffineStep(sides[0], sides[1] if len(sides) == 2 else None, None, site.kept(site.first.name))
 
 

@@ -40,12 +40,14 @@ class AffineStep:
         first: of the original; second: of the compact network, None when only one network is bounded.
         change: ``first[kept out] - second`` applied to the original's inputs; None where it is zero.
         kept: which elements of the original's output the compact one has.
+        compare: whether ``z[kept] - y`` may replace the difference where it is narrower.
     """
 
     first: Affine
     second: Affine | None = None
     change: Affine | None = None
     kept: Kept | None = None
+    compare: bool = False
 
 
 class Arithmetic(ABC, Generic[Value]):
@@ -173,7 +175,9 @@ class Rule(ABC):
 
 
 class AffineRule(Rule):
-    """A rule whose operation is affine in its inputs."""
+    """A rule whose operation is affine in its inputs; `compare` as in `AffineStep`."""
+
+    compare = False
 
     @abstractmethod
     def affine(self, side: Side, node: Node) -> Affine:
@@ -188,7 +192,7 @@ class AffineRule(Rule):
         maps = [self.affine(side, node) for side, node in site.sides]
         if len(maps) == 1:
             return AffineStep(maps[0])
-        return AffineStep(maps[0], maps[1], self.change(site), site.kept(site.first.name))
+        return AffineStep(maps[0], maps[1], self.change(site), site.kept(site.first.name), self.compare)
 
     def compile(self, site: Site) -> Compiled:
         step = self.step(site)

@@ -42,6 +42,7 @@ class AveragePoolRule(AffineRule):
     """Mean over windows of each channel."""
 
     name = "average_pool"
+    compare = True
 
     def affine(self, side: Side, node: Node) -> Affine:
         shape = side.shape(node.inputs[0])
@@ -56,6 +57,7 @@ class MeanRule(AffineRule):
     """Mean over axes."""
 
     name = "mean"
+    compare = True
 
     def affine(self, side: Side, node: Node) -> Affine:
         return Affine((AxisMean(side.shape(node.inputs[0]), cast(Shape, node.attributes["axes"])),))

@@ -1,0 +1,182 @@
+"""The sub-boxes of a search: one binary tree of input splits per root box, and the bounds known on its nodes.
+
+A node's own bound holds on its sub-box; every ancestor's bound holds there too. The forest's bound is the best
+that the nodes support, cover(node) = min(own, max(cover(low), cover(high))), so a split never worsens it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verify.spec.box import Box
+from verify.spec.deviation import Leaf, Split, Tree
+
+Floats = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+REMEMBERED = 4  # inputs whose influence a node keeps
+_GRID_BITS = 7  # splits lie on a dyadic grid of at least 2^-8 of the interval, so that they are short numbers
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a bound propagation found for some nodes.
+
+    Attributes:
+        own: ``(k,)`` bound of the deviation.
+        per_output: ``(k, outputs)`` the same for every output.
+        dimension, influence: ``(k, REMEMBERED)`` the inputs that matter most, most first.
+    """
+
+    own: Floats
+    per_output: Floats
+    dimension: Index
+    influence: Floats
+
+
+class Forest:
+    """Nodes in arrays that grow; a node is known by its number, its children are neighbours."""
+
+    def __init__(self, boxes: Sequence[Box], outputs: int) -> None:
+        outward = [box.outward() for box in boxes]
+        self.roots, self.count = len(boxes), len(boxes)
+        self.lower = np.stack([low for low, _ in outward])
+        self.upper = np.stack([high for _, high in outward])
+        n = self.roots
+        self.own = np.full(n, np.inf)
+        self.effective = np.full(n, np.inf)
+        self.per_output = np.full((n, outputs), np.inf)
+        self.dimension = np.zeros((n, REMEMBERED), dtype=np.int64)
+        self.influence = np.zeros((n, REMEMBERED))
+        self.child = np.zeros(n, dtype=np.int64)  # number of the low half, 0 for a leaf
+        self.split_dimension = np.zeros(n, dtype=np.int64)
+        self.split_at = np.zeros(n)
+        self.stuck = np.zeros(n, dtype=bool)
+
+    def record(self, nodes: Index, found: Found) -> None:
+        """Note the bounds found on some nodes."""
+        self.own[nodes] = found.own
+        self.effective[nodes] = np.minimum(self.effective[nodes], found.own)
+        self.per_output[nodes] = found.per_output
+        self.dimension[nodes], self.influence[nodes] = found.dimension, found.influence
+
+    def leaves(self) -> Index:
+        """Numbers of the nodes that are not split."""
+        return np.flatnonzero(self.child[: self.count] == 0)
+
+    def bound(self) -> float:
+        """What the forest proves for the deviation on all boxes."""
+        return float(self.effective[self.leaves()].max())
+
+    def worst_open(self, goal: float, most: int) -> Index:
+        """Up to `most` leaves with a bound above `goal`, the worst ones, in the order of their numbers."""
+        leaves = self.leaves()
+        leaves = leaves[(self.effective[leaves] > goal) & ~self.stuck[leaves]]
+        if len(leaves) > most:
+            leaves = leaves[np.argpartition(-self.effective[leaves], most)[:most]]
+        return np.sort(leaves)
+
+    def split(self, nodes: Index) -> tuple[NDArray[np.bool_], Index]:
+        """Halve leaves along the input that matters most.
+
+        Returns:
+            A mask of the nodes that could be split (the others are stuck from now on), and the numbers of their low
+            halves; each high half has the next number.
+        """
+        dimension, rank = self._choice(nodes)
+        rows = np.arange(len(nodes))
+        low, high = self.lower[nodes, dimension], self.upper[nodes, dimension]
+        at = dyadic_between(low, high)
+        fine = (low < at) & (at < high)
+        self.stuck[nodes[~fine]] = True
+        nodes, dimension, rank, at, rows = nodes[fine], dimension[fine], rank[fine], at[fine], rows[: fine.sum()]
+        first = self._grow(2 * len(nodes))
+        lows = first + 2 * rows
+        self.child[nodes], self.split_dimension[nodes], self.split_at[nodes] = lows, dimension, at
+        for half, bound in ((lows, self.upper), (lows + 1, self.lower)):
+            self.lower[half], self.upper[half] = self.lower[nodes], self.upper[nodes]
+            bound[half, dimension] = at
+            self.own[half], self.effective[half] = np.inf, self.effective[nodes]
+            self.per_output[half] = np.inf
+            self.dimension[half], self.influence[half] = self.dimension[nodes], self.influence[nodes]
+            self.influence[half, rank] *= 0.5  # until its own influence is known
+        return fine, lows
+
+    def _choice(self, nodes: Index) -> tuple[Index, Index]:
+        """The dimension to split and its rank among the remembered ones; the widest where none has influence."""
+        rank = self.influence[nodes].argmax(axis=1)
+        dimension = self.dimension[nodes, rank]
+        silent = self.influence[nodes, rank] <= 0.0
+        if silent.any():
+            root = (self.upper[: self.roots] - self.lower[: self.roots]).max(axis=0)
+            width = (self.upper[nodes] - self.lower[nodes]) / np.where(root > 0.0, root, 1.0)
+            dimension = np.where(silent, width.argmax(axis=1), dimension)
+        return dimension, rank
+
+    def _grow(self, more: int) -> int:
+        """Room for `more` nodes; returns the number of the first."""
+        first, needed = self.count, self.count + more
+        if needed > len(self.own):
+            for name in _ARRAYS:
+                array = getattr(self, name)
+                room = np.zeros((max(needed, 2 * len(array)), *array.shape[1:]), dtype=array.dtype)
+                room[: self.count] = array[: self.count]
+                setattr(self, name, room)
+        self.count = needed
+        return first
+
+    def cover(self) -> Floats:
+        """``cover(node)`` for every node, children before parents."""
+        cover = self.own[: self.count].copy()
+        for node in np.flatnonzero(self.child[: self.count])[::-1]:  # children have larger numbers
+            low = self.child[node]
+            cover[node] = min(cover[node], max(cover[low], cover[low + 1]))
+        return cover
+
+    def trees(self, bound: float) -> tuple[tuple[Tree, ...], Index]:
+        """The smallest trees whose leaves all have an own bound of at most `bound`, and the numbers of their leaves.
+
+        Where the forest does not prove `bound`, the leaves are those of the forest.
+        """
+        kept: list[int] = []
+        trees: dict[int, Tree] = {}
+        for node, closing in self._walk(bound):
+            if not closing:
+                kept.append(node)
+                trees[node] = Leaf()
+            else:
+                low = int(self.child[node])
+                at = Fraction(float(self.split_at[node]))
+                trees[node] = Split(int(self.split_dimension[node]), at, trees.pop(low), trees.pop(low + 1))
+        return tuple(trees[root] for root in range(self.roots)), np.array(kept, dtype=np.int64)
+
+    def _walk(self, bound: float) -> list[tuple[int, bool]]:
+        """Nodes in an order in which both halves come before the whole; False marks leaves."""
+        order: list[tuple[int, bool]] = []
+        pending = list(range(self.roots))
+        while pending:
+            node = pending.pop()
+            inner = self.child[node] != 0 and not self.own[node] <= bound
+            order.append((node, bool(inner)))
+            if inner:
+                pending += [int(self.child[node]), int(self.child[node]) + 1]
+        return order[::-1]
+
+
+_ARRAYS = (
+    "lower", "upper", "own", "effective", "per_output", "dimension", "influence", "child", "split_dimension",
+    "split_at", "stuck",
+)  # fmt: skip
+
+
+def dyadic_between(low: Floats, high: Floats) -> Floats:
+    """A short dyadic number near the middle of each interval; the middle itself where none fits."""
+    _, exponent = np.frexp(high - low)
+    step = np.ldexp(1.0, exponent - 1 - _GRID_BITS)
+    middle = low + 0.5 * (high - low)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        short = np.round(middle / step) * step
+    return np.where((low < short) & (short < high), short, middle)
