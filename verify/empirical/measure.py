@@ -55,13 +55,14 @@ class Comparison:
         """Row of the sample with the largest deviation."""
         return int(self.deviations.argmax())
 
-    def agrees(self, margin: float = 0.0) -> NDArray[np.bool_]:
-        """``(n,)``: whether both networks have the same arg max, by more than `margin` ahead of the runner-up.
+    def agrees(self, margin: float | Floats | None = None) -> NDArray[np.bool_]:
+        """``(n,)``: whether both networks have the same arg max; a tie goes to the lowest index.
 
-        With a margin of 0 a tie goes to the lowest index.
+        With a margin (one number, or ``(n,)``) it counts as the same only if it is ahead of the runner-up by more
+        than the margin in both networks.
         """
         same: NDArray[np.bool_] = self.original.argmax(axis=1) == self.compact.argmax(axis=1)
-        return same & (_lead(self.original) > margin) & (_lead(self.compact) > margin) if margin > 0 else same
+        return same if margin is None else same & (_lead(self.original) > margin) & (_lead(self.compact) > margin)
 
     @property
     def agreement(self) -> float:

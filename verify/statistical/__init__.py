@@ -7,6 +7,8 @@ fresh inputs ──► disjoint (no calibration row among them) ──► deviat
 """
 
 from verify.statistical.betting import betting_upper
+from verify.statistical.certificate import StatisticalCertificate, certify_sample
+from verify.statistical.certificate_file import read_certificate, recount, write_certificate
 from verify.statistical.clopper_pearson import rate_lower, rate_upper, samples_needed
 from verify.statistical.disjoint import check_disjoint, read_calibration_rows, row_hashes
 from verify.statistical.dkw import ExceedanceCurve, exceedance_curve
@@ -16,8 +18,10 @@ from verify.statistical.tolerance import Tolerance, tolerance_rank, tolerance_up
 
 __all__ = [
     "ExceedanceCurve",
+    "StatisticalCertificate",
     "Tolerance",
     "betting_upper",
+    "certify_sample",
     "check_disjoint",
     "empirical_bernstein_upper",
     "exceedance_curve",
@@ -25,8 +29,11 @@ __all__ = [
     "rate_lower",
     "rate_upper",
     "read_calibration_rows",
+    "read_certificate",
+    "recount",
     "row_hashes",
     "samples_needed",
     "tolerance_rank",
     "tolerance_upper",
+    "write_certificate",
 ]
