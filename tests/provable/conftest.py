@@ -219,3 +219,8 @@ def sketch() -> type[Sketch]:
 @pytest.fixture(scope="session")
 def recipes() -> st.SearchStrategy[Recipe]:
     return RECIPES
+
+
+@pytest.fixture(scope="session")
+def recipe() -> type[Recipe]:
+    return Recipe

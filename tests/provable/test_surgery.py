@@ -45,6 +45,28 @@ def test_shrunken_equals_masked_at_every_kept_position(recipes, data):
     assert check_surgery(network, kept, surgery, inputs_of(network)) < 1e-9
 
 
+@pytest.mark.parametrize(
+    ("seed", "width", "moves", "tail"),
+    [
+        (475, 3, (("concat", 3), ("pad channels", 3), ("every second channel", 2), ("gate", 2),
+                  ("every second channel", 3), ("grouped", 3)), "mean"),
+        (318, 2, (("every second channel", 2), ("padded shortcut", 2), ("rows", 2), ("depthwise twice", 2),
+                  ("every second channel", 3)), "mean"),
+        (872, 2, (("every second channel", 2), ("pad channels", 2), ("difference", 2), ("split", 3)), "mean"),
+        (237, 2, (("sigmoid", 2), ("every second channel", 2), ("pad rows", 2), ("concat", 2),
+                  ("depthwise twice", 2)), "mean"),
+        (0, 4, (("split", 2),), "flat"),
+    ],
+)  # fmt: skip
+def test_networks_that_once_broke(recipe, seed, width, moves, tail):
+    """Channels that fill a whole value, labels that vary along two axes, slices whose value stays whole."""
+    network = recipe(seed, width, moves, tail).network()
+    for group in channel_groups(network):
+        for slot in range(len(group.slots)) if group.removable else ():
+            kept = {group.name: [i for i in range(len(group.slots)) if i != slot]}
+            assert check_surgery(network, kept, shrink(network, kept), inputs_of(network)) < 1e-9
+
+
 PROBES = {
     "linear": lambda s, x: s.linear(x, 3),
     "conv": lambda s, x: s.conv(x, 3, 3),
