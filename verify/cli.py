@@ -1,0 +1,121 @@
+"""Command line of the judge: `verify deviation`, `verify audit`, `verify statistical`.
+
+Exit codes: 0 proved or accepted, 1 refuted or rejected, 2 unknown, 3 bad input.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from verify.errors import InputError
+
+PROVED, REFUTED, UNKNOWN, BAD_INPUT = 0, 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted: nothing was established and nothing was written", file=sys.stderr)
+        return UNKNOWN
+    except MemoryError:
+        print("unknown: out of memory; nothing was established", file=sys.stderr)
+        return UNKNOWN
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        """Refuse with exit code 3: argparse's own 2 would read as "unknown"."""
+        self.print_usage(sys.stderr)
+        self.exit(BAD_INPUT, f"{self.prog}: error: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_deviation(commands)
+    _add_audit(commands)
+    _add_statistical(commands)
+    return parser
+
+
+def _networks(command: argparse.ArgumentParser) -> None:
+    command.add_argument("original", type=Path, metavar="ORIGINAL", help="network file: .onnx or structure.json")
+    command.add_argument("compact", type=Path, metavar="COMPACT", help="network file of the compact network")
+
+
+def _add_deviation(commands: Any) -> None:
+    command = commands.add_parser(
+        "deviation", help="how far apart two networks can be, for every input of a domain",
+        description="Bounds |original(x) - compact(x)| for every x of a VNN-LIB domain, in real arithmetic.",
+    )  # fmt: skip
+    _networks(command)
+    command.add_argument("--domain", type=Path, required=True, help="VNN-LIB file; its input boxes are the domain")
+    command.add_argument("--channels", type=Path, help="channels.json: which channels of the original were kept")
+    question = command.add_mutually_exclusive_group()
+    question.add_argument("--epsilon", help="decide whether the deviation is at most this decimal number")
+    question.add_argument("--tightest", action="store_true", help="find the smallest provable bound (default)")
+    command.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds for the search (60)")
+    command.add_argument("--certificate", type=Path, metavar="OUT.json", help="write the proof here")
+    command.add_argument("--force", action="store_true", help="replace an existing certificate file")
+    command.add_argument("--seed", type=int, default=0, help="seed of the attack (0)")
+    command.set_defaults(run=_run_deviation)
+
+
+def _run_deviation(options: argparse.Namespace) -> int:
+    from verify.deviation_command import run_deviation
+
+    return run_deviation(options)
+
+
+def _add_audit(commands: Any) -> None:
+    command = commands.add_parser(
+        "audit", help="check a certificate without trusting the prover",
+        description="Re-proves every step of a certificate in exact arithmetic (same as python -m verify.audit).",
+    )  # fmt: skip
+    command.add_argument("certificate", type=Path, metavar="CERTIFICATE")
+    command.add_argument("--original", type=Path, required=True)
+    command.add_argument("--compact", type=Path, required=True)
+    command.set_defaults(run=_run_audit)
+
+
+def _run_audit(options: argparse.Namespace) -> int:
+    from verify.audit.__main__ import main as audit_main
+
+    paths = [str(options.certificate), "--original", str(options.original), "--compact", str(options.compact)]
+    return int(audit_main(paths))
+
+
+def _add_statistical(commands: Any) -> None:
+    command = commands.add_parser(
+        "statistical", help="how often two networks differ on fresh data, with confidence",
+        description="Finite-sample bounds from inputs that were not used for calibration.",
+    )  # fmt: skip
+    _networks(command)
+    command.add_argument("--data", type=Path, required=True, help=".npy or .npz with fresh inputs, one per row")
+    command.add_argument("--key", help="array name in an .npz file")
+    command.add_argument(
+        "--calibration-rows", type=Path, metavar="ROWS.json", help="calibration_rows.json written by provable compress"
+    )
+    command.add_argument("--epsilon", help="also bound how often the deviation exceeds this number")
+    command.add_argument("--confidence", type=float, default=0.999, help="joint confidence of all claims (0.999)")
+    command.add_argument("--certificate", type=Path, metavar="OUT.json", help="write the certificate here")
+    command.add_argument("--force", action="store_true", help="replace an existing certificate file")
+    command.set_defaults(run=_run_statistical)
+
+
+def _run_statistical(options: argparse.Namespace) -> int:
+    from verify.statistical_command import run_statistical
+
+    return run_statistical(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
