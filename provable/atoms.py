@@ -87,3 +87,8 @@ def reduced(labels: Labels) -> Labels:
         if (labels == first).all():
             labels = first
     return labels
+
+
+def first_along(labels: Labels, axes: tuple[int, ...]) -> Labels:
+    """The labels at the first position of every axis not in `axes`, those axes kept with size 1."""
+    return labels[tuple(slice(None) if axis in axes else slice(0, 1) for axis in range(labels.ndim))]

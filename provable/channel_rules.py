@@ -12,7 +12,7 @@ from typing import TypeAlias, cast
 
 import numpy as np
 
-from provable.atoms import Atoms, Labels, varying
+from provable.atoms import Atoms, Labels, first_along, varying
 from verify.network.graph import Network, Node, Shape
 
 Rule: TypeAlias = Callable[[Atoms, Network, Node, Sequence[Labels]], Labels]
@@ -158,7 +158,7 @@ def _along(atoms: Atoms, node: Node, labels: Labels, axes: tuple[int, ...]) -> L
     """Labels that vary along `axes` at most: what differs along other axes leaves together."""
     if varying(labels) and not set(axes) & set(varying(labels)):
         return _pinned(atoms, node, [labels], "mixes channels")
-    first = labels[tuple(slice(None) if axis in axes else slice(0, 1) for axis in range(labels.ndim))]
+    first = first_along(labels, axes)
     atoms.unite(labels, first)
     return first
 

@@ -11,12 +11,13 @@ Theory note: theory_notes/channel_groups.md. Not claimed: that the groups are th
 may be coarser than necessary, or be refused; removing whole slots is always exact.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from provable.atoms import Atoms, Labels, reduced, varying
+from provable.atoms import Atoms, Labels, first_along, reduced, varying
 from provable.channel_rules import CHANNEL_RULES, is_depthwise
 from provable.errors import GroupingError
 from verify.network.graph import Network, Node
@@ -75,7 +76,7 @@ class ChannelGroup:
     consumers: tuple[Consumer, ...]
     inner: bool
     removable: bool = True
-    reason: str = field(default="")
+    reason: str = ""
 
 
 def channel_groups(network: Network) -> tuple[ChannelGroup, ...]:
@@ -85,7 +86,7 @@ def channel_groups(network: Network) -> tuple[ChannelGroup, ...]:
         GroupingError: no group is removable (the message lists what pinned them), or an op has no rule.
     """
     atoms, labels = _trace(network)
-    groups = tuple(_groups(network, atoms, labels))
+    groups = tuple(_numbered(_groups(network, atoms, labels)))
     if not any(group.removable for group in groups):
         reasons = "; ".join(atoms.reasons()) or "no linear or conv layer defines more than one channel"
         raise GroupingError(f"no channel of the network can leave: {reasons}")
@@ -93,35 +94,37 @@ def channel_groups(network: Network) -> tuple[ChannelGroup, ...]:
 
 
 def _trace(network: Network) -> tuple[Atoms, dict[str, Labels]]:
-    """Labels of every value, each varying along one axis at most."""
-    atoms, shared = Atoms(), _shared_parameters(network)
-    labels = {network.input: atoms.pinned(len(network.input_shape), "it is the network's input")}
-    for node in network:
-        inputs = [reduced(atoms.roots(labels[source])) for source in node.inputs]
-        if node.op not in CHANNEL_RULES:
-            raise GroupingError(f"op {node.op!r} at node {node.name!r} has no rule for its channels")
-        labels[node.name] = CHANNEL_RULES[node.op](atoms, network, node, inputs)
-        for role in sorted(set(node.parameters) & {r for n, r in shared if n == node.name}):
-            why = f"{node.op} at node {node.name!r} shares its {role} with another node"
-            for value in (*inputs, labels[node.name]):
-                atoms.pin(value, why)
+    """Labels of every value, each varying along one axis at most, and the classes they name."""
+    atoms = Atoms()
+    labels = _flow(network, atoms)
     atoms.pin(labels[network.output], f"{network.output!r} is the network's output")
-    for name in labels:
-        _settle(atoms, labels[name])
-    for name in labels:
-        if not varying(reduced(atoms.roots(labels[name]))):
-            atoms.pin(labels[name], f"nothing of {name!r} can leave without the rest of it")
+    for value in labels.values():
+        _settle(atoms, value)
+    for name, value in labels.items():
+        if not varying(reduced(atoms.roots(value))):
+            atoms.pin(value, f"nothing of {name!r} can leave without the rest of it")
     return atoms, {name: reduced(atoms.roots(value)) for name, value in labels.items()}
 
 
-def _shared_parameters(network: Network) -> set[tuple[str, str]]:
-    """(node, role) of every parameter array that more than one role reads, scalars aside."""
-    uses: dict[str, list[tuple[str, str]]] = {}
+def _flow(network: Network, atoms: Atoms) -> dict[str, Labels]:
+    """Labels of every value by the rules of the ops, in network order."""
+    shared = _shared_parameters(network)
+    labels = {network.input: atoms.pinned(len(network.input_shape), "it is the network's input")}
     for node in network:
-        for role, key in node.parameters.items():
-            uses.setdefault(key, []).append((node.name, role))
-    return {use for key, all_uses in uses.items() if len(all_uses) > 1 and network.parameters[key].size > 1
-            for use in all_uses}  # fmt: skip
+        if node.op not in CHANNEL_RULES:
+            raise GroupingError(f"op {node.op!r} at node {node.name!r} has no rule for its channels")
+        inputs = [reduced(atoms.roots(labels[source])) for source in node.inputs]
+        labels[node.name] = CHANNEL_RULES[node.op](atoms, network, node, inputs)
+        for key in sorted(shared & set(node.parameters.values())):
+            for value in (*inputs, labels[node.name]):
+                atoms.pin(value, f"{node.op} at node {node.name!r} shares parameter {key!r}")
+    return labels
+
+
+def _shared_parameters(network: Network) -> set[str]:
+    """Parameters that are read more than once, scalars aside."""
+    uses = Counter(key for node in network for key in node.parameters.values())
+    return {key for key, count in uses.items() if count > 1 and network.parameters[key].size > 1}
 
 
 def _settle(atoms: Atoms, labels: Labels) -> None:
@@ -129,8 +132,7 @@ def _settle(atoms: Atoms, labels: Labels) -> None:
     labels = reduced(atoms.roots(labels))
     if len(varying(labels)) > 1:
         axis = max(varying(labels), key=lambda a: _classes_along(labels, a))
-        first = labels[tuple(slice(None) if a == axis else slice(0, 1) for a in range(labels.ndim))]
-        atoms.unite(labels, first)
+        atoms.unite(labels, first_along(labels, (axis,)))
 
 
 def _classes_along(labels: Labels, axis: int) -> int:
@@ -144,48 +146,56 @@ def _classes_along(labels: Labels, axis: int) -> int:
 
 
 def _groups(network: Network, atoms: Atoms, labels: Mapping[str, Labels]) -> Iterator[ChannelGroup]:
+    """A group for every set of like slots that a layer defines; constants alone are not worth a group."""
     axes = {name: varying(value)[0] for name, value in labels.items() if varying(value)}
+    for slots, reason in _like_slots(atoms, {name: labels[name].ravel().tolist() for name in axes}):
+        reached = [node for node in network if node.name in slots[0].positions]
+        depthwise = [node for node in reached if is_depthwise(network, node)]
+        producers = [node for node in reached if _defines(node, axes) and node not in depthwise]
+        if producers:
+            yield ChannelGroup(
+                name=producers[0].name,
+                slots=slots,
+                axes={name: axes[name] for name in slots[0].positions},
+                producers=_names(producers),
+                norms=_names(node for node in reached if node.op == "batch_norm"),
+                depthwise=_names(depthwise),
+                consumers=tuple(_consumers(network, axes, slots)),
+                inner=len(producers) == 1 and not depthwise and not any(map(_combines, reached)),
+                removable=not reason,
+                reason=reason,
+            )
+
+
+def _like_slots(atoms: Atoms, labels: Mapping[str, list[int]]) -> Iterator[tuple[tuple[Slot, ...], str]]:
+    """Slots that fill the same values equally often, and why they stay if they do."""
     classes: dict[int, dict[str, list[int]]] = {}
-    for name in axes:
-        for position, root in enumerate(labels[name].ravel().tolist()):
+    for name, roots in labels.items():
+        for position, root in enumerate(roots):
             classes.setdefault(root, {}).setdefault(name, []).append(position)
-    alike: dict[tuple[object, ...], list[int]] = {}
-    for root, reached in classes.items():
-        signature = (atoms.reason(root) == "", *((name, len(positions)) for name, positions in reached.items()))
-        alike.setdefault(signature, []).append(root)
-    started: dict[str, int] = {}
-    for roots in alike.values():
-        slots = [Slot({n: tuple(p) for n, p in classes[root].items()}) for root in roots]
-        group = _group(network, axes, tuple(slots), atoms.reason(roots[0]), started)
-        if group is not None:
-            yield group
+    like: dict[tuple[object, ...], list[int]] = {}
+    for root, filled in classes.items():
+        counts = ((name, len(positions)) for name, positions in filled.items())
+        like.setdefault((bool(atoms.reason(root)), *counts), []).append(root)
+    for roots in like.values():
+        slots = tuple(Slot({name: tuple(p) for name, p in classes[root].items()}) for root in roots)
+        yield slots, atoms.reason(roots[0]) or ("it is the only slot of its group" if len(slots) == 1 else "")
 
 
-def _group(
-    network: Network, axes: Mapping[str, int], slots: tuple[Slot, ...], reason: str, started: dict[str, int]
-) -> ChannelGroup | None:
-    """The record of a group, or None where no layer defines its channels."""
-    reached = [node for node in network if node.name in slots[0].positions]
-    depthwise = tuple(node.name for node in reached if is_depthwise(network, node))
-    producers = tuple(n.name for n in reached if _defines(n, axes) and n.name not in depthwise)
-    if not producers:
-        return None
-    reason = reason or ("it is the only slot of its group" if len(slots) == 1 else "")
-    started[producers[0]] = count = started.get(producers[0], 0) + 1
-    return ChannelGroup(
-        name=producers[0] if count == 1 else f"{producers[0]}#{count}",
-        slots=slots,
-        axes={name: axes[name] for name in slots[0].positions},
-        producers=producers,
-        norms=tuple(node.name for node in reached if node.op == "batch_norm"),
-        depthwise=depthwise,
-        consumers=tuple(_consumers(network, axes, slots)),
-        inner=len(producers) == 1
-        and not depthwise
-        and not any(len(node.inputs) > 1 and node.op != "concat" for node in reached),
-        removable=not reason,
-        reason=reason,
-    )
+def _numbered(groups: Iterable[ChannelGroup]) -> Iterator[ChannelGroup]:
+    """The groups under unique names."""
+    seen: Counter[str] = Counter()
+    for group in groups:
+        seen[group.name] += 1
+        yield group if seen[group.name] == 1 else replace(group, name=f"{group.name}#{seen[group.name]}")
+
+
+def _names(nodes: Iterable[Node]) -> tuple[str, ...]:
+    return tuple(node.name for node in nodes)
+
+
+def _combines(node: Node) -> bool:
+    return len(node.inputs) > 1 and node.op != "concat"
 
 
 def _defines(node: Node, axes: Mapping[str, int]) -> bool:
@@ -195,7 +205,7 @@ def _defines(node: Node, axes: Mapping[str, int]) -> bool:
 
 def _consumers(network: Network, axes: Mapping[str, int], slots: tuple[Slot, ...]) -> Iterator[Consumer]:
     for node in network:
-        if reads_channels(network, node, axes) and node.inputs[0] in slots[0].positions:
+        if node.inputs and node.inputs[0] in slots[0].positions and reads_channels(network, node, axes):
             yield Consumer(node.name, tuple(slot.positions[node.inputs[0]] for slot in slots))
 
 

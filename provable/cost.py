@@ -107,19 +107,17 @@ class CostModel:
 
 def cost_model(network: Network, groups: Sequence[ChannelGroup]) -> CostModel:
     """The cost of every network that `shrink` can make of this one."""
-    return CostModel(
-        tuple(group.name for group in groups),
-        tuple(len(group.slots) for group in groups),
-        _terms([_flop_factors(network, node, groups) for node in network if node.op in ("linear", "conv")], groups),
-        _terms([f for node, keys in _owned(network) for f in _parameter_factors(network, node, keys, groups)], groups),
-    )
+    axes = {value: axis for group in groups for value, axis in group.axes.items()}
+    flops = [_flop_factors(network, node, axes) for node in network if node.op in ("linear", "conv")]
+    parameters = [f for node, keys in _owned(network) for f in _parameter_factors(network, node, keys, axes)]
+    names, full = tuple(group.name for group in groups), tuple(len(group.slots) for group in groups)
+    return CostModel(names, full, _terms(flops, groups), _terms(parameters, groups))
 
 
 Factor = tuple[int, str | None]  # size of an axis, and the value whose channels it holds
 
 
-def _flop_factors(network: Network, node: Node, groups: Sequence[ChannelGroup]) -> list[Factor]:
-    axes = _axes(groups)
+def _flop_factors(network: Network, node: Node, axes: Mapping[str, int]) -> list[Factor]:
     weight = network.parameters_of(node)["weight"].shape
     sizes = [*zip(weight, followed(network, node, axes)["weight"], strict=True)]
     passed = axes.get(node.name) if node.op == "linear" and axes.get(node.name) != len(node.shape) - 1 else None
@@ -127,9 +125,9 @@ def _flop_factors(network: Network, node: Node, groups: Sequence[ChannelGroup]) 
 
 
 def _parameter_factors(
-    network: Network, node: Node, keys: Sequence[str], groups: Sequence[ChannelGroup]
+    network: Network, node: Node, keys: Sequence[str], axes: Mapping[str, int]
 ) -> list[list[Factor]]:
-    follows = followed(network, node, _axes(groups))
+    follows = followed(network, node, axes)
     roles = {key: role for role, key in node.parameters.items()}
     return [[*zip(network.parameters[key].shape, follows[roles[key]], strict=True)] for key in keys]
 
@@ -149,10 +147,6 @@ def _terms(products: Sequence[Sequence[Factor]], groups: Sequence[ChannelGroup])
 def _multiplicity(group: ChannelGroup, value: str | None, size: int) -> int:
     """Positions below `size` that one slot fills in the value: the same for all slots of a group."""
     return sum(p < size for p in group.slots[0].positions.get(value or "", ()))
-
-
-def _axes(groups: Sequence[ChannelGroup]) -> dict[str, int]:
-    return {value: axis for group in groups for value, axis in group.axes.items()}
 
 
 def _positions(node: Node) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ compares. Theory note: theory_notes/channel_groups.md. Not claimed: closeness to
 business of selection and compensation, and of the verifier.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,8 +16,9 @@ from typing import Any, cast
 
 import numpy as np
 
+from provable.channel_rules import is_depthwise
 from provable.channels import ChannelGroup, channel_groups
-from provable.errors import SelectionError, SurgeryError
+from provable.errors import CalibrationError, SelectionError, SurgeryError
 from provable.parameter_axes import followed
 from verify.network.evaluate import evaluate_values
 from verify.network.graph import Array, Attribute, Network, Node, Shape
@@ -135,15 +137,18 @@ def check_surgery(
 
     Raises:
         SurgeryError: a value differs by more, or is not finite; the message names the worst one.
-        DataError: the inputs do not fit the network.
+        CalibrationError: there are no inputs.
+        verify.errors.DataError: the inputs do not fit the network.
     """
+    if len(inputs) == 0:
+        raise CalibrationError("no inputs to compare the shrunken network on; give at least one")
     reference = masked(network, kept)
     worst, where = 0.0, ""
     for sample in np.asarray(inputs)[:, None]:
         for name, difference in _differences(reference, surgery, sample).items():
-            if not difference <= worst:
+            if difference > worst:
                 worst, where = difference, name
-    if not worst <= tolerance:
+    if worst > tolerance:
         raise SurgeryError(
             f"the shrunken network differs from the masked original by {worst:.3g} (relative) at value {where!r}, "
             f"more than {tolerance:g}; the result is not kept"
@@ -236,9 +241,7 @@ def _cut_shape(shape: Shape, cut: Cut | None) -> Shape:
 
 def _conv(network: Network, node: Node, values: Mapping[str, Cut]) -> dict[str, Attribute]:
     """A depthwise convolution has as many groups as channels."""
-    source = node.inputs[0]
-    depthwise = node.attributes["groups"] == network.shape_of(source)[0]
-    return {"groups": len(values[source].kept)} if depthwise and source in values else {}
+    return {"groups": len(values[node.inputs[0]].kept)} if is_depthwise(network, node) else {}
 
 
 def _reshape(network: Network, node: Node, values: Mapping[str, Cut]) -> dict[str, Attribute]:
@@ -285,8 +288,7 @@ def _differences(reference: Network, surgery: Surgery, sample: Array) -> dict[st
 
 def _relative(small: Array, whole: Array, cut: Cut | None) -> float:
     expected = whole if cut is None else whole.take(cut.kept, cut.axis + 1)
-    if expected.shape != small.shape:
-        return float("inf")
-    size = float(np.abs(expected).max())
-    error = float(np.abs(small - expected).max())
+    if expected.shape != small.shape or not (np.isfinite(expected).all() and np.isfinite(small).all()):
+        return math.inf
+    size, error = float(np.abs(expected).max()), float(np.abs(small - expected).max())
     return error / size if size else error

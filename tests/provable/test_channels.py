@@ -23,7 +23,7 @@ def by_name(network: Network) -> dict:
     return {group.name: group for group in channel_groups(network)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_groups_never_overlap_and_cover_every_removable_value(recipes, data):
     network = data.draw(recipes).network()
@@ -193,7 +193,7 @@ def test_a_shared_weight_pins_both_layers(sketch):
     s.steps[1] = (a, "linear", s.steps[1][2], dict(s.steps[0][3]), {})
     groups = by_name(s.network(s.linear(s.add("relu", s.linear(a, 3)), 2)))
     assert not groups[a].removable
-    assert "shares its" in groups[a].reason
+    assert "shares parameter" in groups[a].reason
     assert groups["linear_2"].removable
 
 

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provable.channels import ChannelGroup, channel_groups
-from provable.errors import SelectionError, SurgeryError
+from provable.errors import CalibrationError, SelectionError, SurgeryError
 from provable.surgery import check_surgery, masked, shrink
 from verify.network.evaluate import evaluate, evaluate_values
 from verify.network.graph import Network
 from verify.network.operations import OPERATIONS
 
-laws = settings(max_examples=50, deadline=None)
+laws = settings(max_examples=40, deadline=None)
 
 
 def selections(groups: tuple[ChannelGroup, ...]) -> st.SearchStrategy[dict[str, list[int]]]:
@@ -181,6 +181,18 @@ def test_a_wrong_surgery_is_caught(sketch):
     wrong = shrink(network, {"conv_0": [0, 1, 2]})
     with pytest.raises(SurgeryError, match=r"at value '(conv_0|relu_1|reshape_2|linear_3)'"):
         check_surgery(network, {"conv_0": [0, 1, 3]}, wrong, inputs_of(network))
+
+
+def test_infinite_values_and_empty_batches_prove_nothing(sketch):
+    s = sketch((2,))
+    x = s.add("scale", s.linear("x", 3), parameters={"value": np.array(1e200)})
+    x = s.add("scale", x, parameters={"value": np.array(1e200)})
+    network = s.network(s.linear(s.add("sigmoid", x), 2))
+    surgery = shrink(network, {"linear_0": [0, 1]})
+    with pytest.raises(SurgeryError, match="by inf"):
+        check_surgery(network, surgery.kept, surgery, inputs_of(network))
+    with pytest.raises(CalibrationError, match="at least one"):
+        check_surgery(network, surgery.kept, surgery, np.empty((0, 2)))
 
 
 @pytest.mark.parametrize(
