@@ -49,6 +49,10 @@ class Run:
         self._release(name)
         return value
 
+    def live(self) -> tuple[str, ...]:
+        """Names of the values held now."""
+        return tuple(self._values)
+
     def _compute(self, name: str) -> None:
         stack = [name]
         while stack:

@@ -24,7 +24,7 @@ from provable.compensation.collect import by_fold, channel_axis, images_at_a_tim
 from provable.compensation.consumers import Reading, readings
 from provable.compensation.moments import Matrix, Moments, total
 from provable.compensation.patches import Part, parts, unfold
-from provable.compensation.target import Target, target_of
+from provable.compensation.target import Target, affine_map, target_of
 from provable.execution import Run
 from provable.sensitivity.record import Sensitivity
 from provable.sensitivity.relative_importance import relative_importance_per_image
@@ -111,14 +111,6 @@ def _statistics(network: Network, node: Node, target: Target, x: Array, run: Run
         data = total(by_fold(network, node, part, x, None))
         moments.append(Moments.linear(data.count, data.sum_x, data.gram, weight[part.rows], bias[part.rows]))
     return ConsumerStatistics(target, tuple(moments), variance(run.take(target.value).numpy(), channel_axis(node)))
-
-
-def affine_map(network: Network, target: Target) -> tuple[Matrix, Matrix]:
-    """(weight (n, d), bias (n,)) of the value behind a consumer's affine ops."""
-    roles = network.parameters_of(network.node(target.consumer))
-    weight = roles["weight"].astype(np.float64).reshape(len(roles["weight"]), -1) * target.gain[:, None]
-    bias = roles["bias"].astype(np.float64) if "bias" in roles else np.zeros(len(weight))
-    return weight, bias * target.gain + target.offset
 
 
 def _sensitivity(network: Network, node: Node, reading: Reading, x: Array) -> Sensitivity:

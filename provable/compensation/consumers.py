@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from provable.channels import ChannelGroup
 from provable.compensation.moments import Regression
 from provable.compensation.patches import Part, parts
+from provable.compensation.target import Target, affine_map
 from provable.selection.greedy_elimination import View
 from verify.network.graph import Network
 
@@ -55,11 +56,14 @@ def blocks(part: Part, reading: Reading) -> NDArray[np.intp] | None:
     return np.stack(per_slot)
 
 
-def views(network: Network, node: str, reading: Reading, problems: Sequence[Regression], scale: float) -> list[View]:
+def views(
+    network: Network, target: Target, reading: Reading, problems: Sequence[Regression], scale: float
+) -> list[View]:
     """What selection sees of a group at one consumer: one view per part that reads all of its slots alike."""
     found = []
-    for part, problem in zip(parts(network, network.node(node)), problems, strict=True):
+    weight, _ = affine_map(network, target)
+    for part, problem in zip(parts(network, network.node(target.consumer)), problems, strict=True):
         index = blocks(part, reading)
         if index is not None:
-            found.append(View(problem, index, scale))
+            found.append(View(problem, index, scale, weight[part.rows]))
     return found

@@ -33,13 +33,13 @@ class Fit:
         weight: (n, |A|).
         intercept: (n,).
         loss: exact mean squared error on the moments' data, summed over targets.
-        ridge: relative ridge that was used (it grows where the factorisation needs it).
+        ridge: relative ridge that was used (it grows where the factorisation needs it); None: weights were given.
     """
 
     weight: Matrix
     intercept: Matrix
     loss: float
-    ridge: float
+    ridge: float | None
 
 
 def fit(
@@ -67,7 +67,7 @@ def fit(
     return of_weight(regression, kept, start + step.T, used)
 
 
-def of_weight(regression: Regression, kept: NDArray[np.intp], weight: Matrix, ridge: float = 0.0) -> Fit:
+def of_weight(regression: Regression, kept: NDArray[np.intp], weight: Matrix, ridge: float | None = None) -> Fit:
     """Given weights (n, |A|) with their best intercept and exact loss."""
     intercept = regression.mean_t - weight @ regression.mean_x[kept]
     return Fit(weight, intercept, loss(regression, kept, weight, intercept), ridge)

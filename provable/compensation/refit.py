@@ -3,90 +3,100 @@
 With gain and offset of the affine ops behind the consumer (target.py) and the fit (M, m) of the value behind them:
 
     weight' = M / gain    (row by row, zero at removed coordinates; rows with gain 0 keep their weights)
-    the change of intercept goes into the consumer's own bias, else into the first batch norm or shift behind it, else
-    into a new bias of the consumer
+    the change of intercept goes into the consumer's own bias, else into the first batch norm or shift behind it,
+    else into a new bias of the consumer
 
 Theory: theory_notes/compensation.md.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from provable.compensation.least_squares import Fit
 from provable.compensation.moments import Matrix
 from provable.compensation.patches import Part
-from provable.compensation.target import Target, row_affine
+from provable.compensation.ridge import Chosen
+from provable.compensation.target import Target, affine_map, row_affine
 from verify.network.graph import Array, Network, Node
 
 
-def refitted(
-    network: Network,
-    target: Target,
-    fits: Sequence[tuple[Part, NDArray[np.intp], Fit]],
-) -> Network:
+@dataclass(frozen=True)
+class PartFit:
+    """The fit of one part of a consumer.
+
+    Attributes:
+        part: which rows and input channels.
+        kept: coordinates of the part's patch that stay.
+        chosen: the fit of gain z + offset on them.
+    """
+
+    part: Part
+    kept: NDArray[np.intp]
+    chosen: Chosen
+
+
+def refitted(network: Network, target: Target, fits: Sequence[PartFit]) -> Network:
     """The network with the consumer's weights and intercept replaced by the fits of its parts.
 
-    Args:
-        network: the network to change.
-        target: the consumer's aim.
-        fits: per part of the consumer: the part, its kept coordinates, the fit of gain z + offset.
+    A part whose fit has no ridge keeps its weights and its bias; only removed coordinates become zero.
     """
     node = network.node(target.consumer)
     old = network.parameters[node.parameters["weight"]]
-    weight = np.zeros((old.shape[0], fits[0][0].dimension))
-    intercept = np.zeros(old.shape[0])
-    for part, kept, found in fits:
-        weight[part.rows, kept] = found.weight
-        intercept[part.rows] = found.intercept
-    live = target.gain != 0.0
-    masked = _masked(old.reshape(old.shape[0], -1).astype(np.float64), fits)
-    safe = np.where(live, target.gain, 1.0)
-    weight = np.where(live[:, None], weight / safe[:, None], masked)
-    change = np.where(live, intercept - target.offset, 0.0)  # in the units of the target
+    weight = np.zeros((old.shape[0], fits[0].part.dimension))
+    _, before = affine_map(network, target)
+    change = np.zeros(old.shape[0])  # of the intercept, in the units of the target
+    for found in fits:
+        rows, gain = found.part.rows, target.gain[found.part.rows]
+        weight[rows, found.kept] = old.reshape(old.shape[0], -1)[rows, found.kept]
+        if found.chosen.fit.ridge is not None:
+            live = np.flatnonzero(gain) + rows.start
+            weight[np.ix_(live, found.kept)] = (found.chosen.fit.weight / _safe(gain)[:, None])[gain != 0.0]
+            change[live] = (found.chosen.fit.intercept - before[rows])[gain != 0.0]
     changed = network.with_parameters({node.parameters["weight"]: weight.reshape(old.shape).astype(old.dtype)})
-    return _shifted(changed, target, change, safe)
+    return _shifted(changed, target, change) if change.any() else changed
 
 
-def _masked(weight: Matrix, fits: Sequence[tuple[Part, NDArray[np.intp], Fit]]) -> Matrix:
-    result = np.zeros_like(weight)
-    for part, kept, _ in fits:
-        result[part.rows, kept] = weight[part.rows, kept]
-    return result
+def _safe(gain: Matrix) -> Matrix:
+    return np.where(gain == 0.0, 1.0, gain)
 
 
-def _shifted(network: Network, target: Target, change: Matrix, total_gain: Matrix) -> Network:
-    """The target moves by `change` (relative to a consumer without bias)."""
+def _shifted(network: Network, target: Target, change: Matrix) -> Network:
+    """The network with the target moved by `change`."""
     node = network.node(target.consumer)
     if "bias" in node.parameters:
-        return _set(network, node.parameters["bias"], change / total_gain, absolute=True)
-    remaining = total_gain
+        return _moved(network, node, "bias", change / _safe(target.gain))
+    remaining, axis = _safe(target.gain), 0 if node.op == "conv" else len(node.shape) - 1
     for name in target.chain:
         step = network.node(name)
-        axis = 0 if node.op == "conv" else len(node.shape) - 1
-        gain, _ = row_affine(network, step, axis, len(change)) or (1.0, 0.0)
-        remaining = remaining / np.where(gain == 0.0, 1.0, gain)
-        key = step.parameters.get("bias" if step.op == "batch_norm" else "value")
-        if step.op in ("batch_norm", "shift") and key and network.parameters[key].size == len(change):
-            return _set(network, key, change / remaining, absolute=False)
-    return _with_new_bias(network, node, change / total_gain)
+        gain, _ = row_affine(network, step, axis, len(change)) or (np.ones(1), None)
+        remaining = remaining / _safe(gain)
+        role = {"batch_norm": "bias", "shift": "value"}.get(step.op)
+        if role and network.parameters[step.parameters[role]].size == len(change):
+            return _moved(network, step, role, change / remaining)
+    return _with_new_bias(network, node, change / _safe(target.gain))
 
 
-def _set(network: Network, key: str, value: Matrix, *, absolute: bool) -> Network:
-    old = network.parameters[key]
-    moved = value.reshape(old.shape) + (0.0 if absolute else old.astype(np.float64))
-    return network.with_parameters({key: moved.astype(old.dtype)})
+def _moved(network: Network, node: Node, role: str, change: Matrix) -> Network:
+    """One parameter of one node changed; a parameter that other nodes read, too, is copied first."""
+    key = node.parameters[role]
+    value = network.parameters[key]
+    value = (value.astype(np.float64) + change.reshape(value.shape)).astype(value.dtype)
+    if sum(key in n.parameters.values() for n in network) == 1:
+        return network.with_parameters({key: value})
+    return _with_parameter(network, node, role, f"{node.name}.{role}", value)
 
 
 def _with_new_bias(network: Network, node: Node, bias: Matrix) -> Network:
-    weight_key = node.parameters["weight"]
-    key = weight_key[: -len("weight")] + "bias" if weight_key.endswith("weight") else f"{node.name}.bias"
-    while key in network.parameters:
-        key += "_"
-    dtype = network.parameters[weight_key].dtype
-    roles: Mapping[str, str] = {**node.parameters, "bias": key}
+    key = node.parameters["weight"]
+    name = key[: -len("weight")] + "bias" if key.endswith("weight") else f"{node.name}.bias"
+    return _with_parameter(network, node, "bias", name, bias.astype(network.parameters[key].dtype))
+
+
+def _with_parameter(network: Network, node: Node, role: str, name: str, value: Array) -> Network:
+    while name in network.parameters:
+        name += "_"
+    roles = {**node.parameters, role: name}
     nodes = tuple(replace(n, parameters=roles) if n.name == node.name else n for n in network)
-    parameters: dict[str, Array] = {**network.parameters, key: bias.astype(dtype)}
-    return replace(network, nodes=nodes, parameters=parameters)
+    return replace(network, nodes=nodes, parameters={**network.parameters, name: value})

@@ -16,18 +16,17 @@ Reference: He et al. 2017 (reconstruction on compressed inputs); theory: theory_
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from provable.channels import ChannelGroup
 from provable.compensation.collect import sequential_moments
 from provable.compensation.consumers import Reading, kept_coordinates, readings, views
+from provable.compensation.least_squares import Fit, loss
 from provable.compensation.moments import Moments, total
-from provable.compensation.patches import Part, parts
-from provable.compensation.refit import refitted
+from provable.compensation.patches import parts
+from provable.compensation.refit import PartFit, refitted
 from provable.compensation.ridge import Chosen, fit_held_out
-from provable.compensation.target import Target, ancestors, target_of
+from provable.compensation.target import Target, affine_map, ancestors, target_of
 from provable.execution import Run
 from provable.selection.greedy_elimination import View
 from verify.network.graph import Network
@@ -82,6 +81,11 @@ class Compensated:
     network: Network
     kept: Mapping[str, tuple[int, ...]]
     layers: tuple[LayerFit, ...]
+
+
+EXACT = 1e-12
+"""Loss over the targets' mean square up to which masked weights count as exact (float32 noise) and are left alone:
+dead channels leave without a trace, which later proofs about the difference of the networks profit from."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def compensate(
         for group in site.chooses:
             kept[group.name] = choose(group, _views(network, site, group, folds, variance))
         fits = _fits(current, site, folds, kept)
-        current = refitted(current, site.target, [(part, index, chosen.fit) for part, index, chosen in fits])
+        current = refitted(current, site.target, fits)
         compact.update(current)
         layers.append(_record(site, fits, folds, variance))
         progress(site.target.consumer)
@@ -168,36 +172,40 @@ def _views(
 ) -> list[View]:
     reading = next(r for r in site.read if r.group == group.name)
     problems = [total(part).centred() for part in folds]
-    return views(network, site.target.consumer, reading, problems, 1.0 / variance if variance > 0.0 else 1.0)
+    return views(network, site.target, reading, problems, 1.0 / variance if variance > 0.0 else 1.0)
 
 
 def _fits(
     network: Network, site: Site, folds: Sequence[Sequence[Moments]], kept: Mapping[str, tuple[int, ...]]
-) -> list[tuple[Part, NDArray[np.intp], Chosen]]:
-    node = network.node(site.target.consumer)
-    weight = network.parameters[node.parameters["weight"]].astype(np.float64)
-    scaled = weight.reshape(len(weight), -1) * site.target.gain[:, None]
+) -> list[PartFit]:
+    weight, bias = affine_map(network, site.target)
     found = []
-    for part, moments in zip(parts(network, node), folds, strict=True):
+    for part, moments in zip(parts(network, network.node(site.target.consumer)), folds, strict=True):
         index = kept_coordinates(part, site.read, kept)
-        found.append((part, index, fit_held_out(moments, index, prior=scaled[part.rows][:, index])))
+        prior, regression = weight[part.rows][:, index], total(moments).centred()
+        as_is = loss(regression, index, prior, bias[part.rows])
+        if as_is <= EXACT * (regression.total + regression.mean_t @ regression.mean_t):
+            chosen = Chosen(Fit(prior, bias[part.rows], as_is, None), as_is)
+        else:
+            chosen = fit_held_out(moments, index, prior=prior)
+        found.append(PartFit(part, index, chosen))
     return found
 
 
 def _record(
     site: Site,
-    fits: Sequence[tuple[Part, NDArray[np.intp], Chosen]],
+    fits: Sequence[PartFit],
     folds: Sequence[Sequence[Moments]],
     variance: float,
 ) -> LayerFit:
     return LayerFit(
         node=site.target.consumer,
-        loss=sum(chosen.fit.loss for _, _, chosen in fits),
-        held_out=_sum([chosen.held_out for _, _, chosen in fits]),
+        loss=sum(found.chosen.fit.loss for found in fits),
+        held_out=_sum([found.chosen.held_out for found in fits]),
         variance=variance,
-        ridge=max(chosen.fit.ridge for _, _, chosen in fits),
+        ridge=max((found.chosen.fit.ridge for found in fits if found.chosen.fit.ridge is not None), default=None),
         samples=sum(fold.count for fold in folds[0]),
-        coordinates=max(len(index) for _, index, _ in fits),
+        coordinates=max(len(found.kept) for found in fits),
     )
 
 

@@ -74,6 +74,14 @@ def target_of(network: Network, consumer: str) -> Target:
     return Target(consumer, tuple(chain), gain, offset, None)
 
 
+def affine_map(network: Network, target: Target) -> tuple[Matrix, Matrix]:
+    """(weight (n, d), bias (n,)) of the value behind a consumer's affine ops."""
+    roles = network.parameters_of(network.node(target.consumer))
+    weight = roles["weight"].astype(np.float64).reshape(len(roles["weight"]), -1) * target.gain[:, None]
+    bias = roles["bias"].astype(np.float64) if "bias" in roles else np.zeros(len(weight))
+    return weight, bias * target.gain + target.offset
+
+
 def _only_reader(network: Network, readers: Mapping[str, tuple[Node, ...]], node: Node) -> Node | None:
     found = readers[node.name]
     return found[0] if len(found) == 1 and node.name != network.output else None

@@ -9,7 +9,8 @@ from provable.compensation.consumers import kept_coordinates, readings
 from provable.compensation.least_squares import loss
 from provable.compensation.patches import parts
 from provable.compensation.sequential import Compensated, LayerFit
-from provable.observe import Statistics, affine_map
+from provable.compensation.target import affine_map
+from provable.observe import Statistics
 from provable.selection.evidence import Choice
 from verify.network.graph import Array, Network
 

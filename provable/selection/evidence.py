@@ -50,7 +50,7 @@ def evidence_of(network: Network, statistics: Statistics, group: ChannelGroup) -
         known = statistics.consumers[consumer.node]
         problems = [moments.centred() for moments in known.moments]
         scale = 1.0 / known.stream if known.stream > 0.0 else 1.0
-        found += views(network, consumer.node, Reading(group.name, consumer.positions), problems, scale)
+        found += views(network, known.target, Reading(group.name, consumer.positions), problems, scale)
     sums = 2 * sum(math.prod(network.shape_of(consumer.node)) for consumer in group.consumers)
     return Evidence(group, tuple(found), statistics.sensitivities.get(group.name), sums)
 

@@ -26,6 +26,9 @@ from provable.compensation.moments import Matrix, Regression
 
 Blocks = NDArray[np.intp]
 
+TIE = 1e-6
+"""Weight of a channel's own contribution in the choice: breaks ties between channels that others can replace."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -35,11 +38,22 @@ class View:
         regression: the consumer's least-squares problem.
         blocks: (channels, size) coordinates of each channel; coordinates in no block always stay.
         scale: factor of this consumer's loss in the group's loss.
+        weight: (n, d) the consumer's weights before compensation, in the target's units; None if there are none.
     """
 
     regression: Regression
     blocks: Blocks
     scale: float = 1.0
+    weight: Matrix | None = None
+
+    def contributions(self) -> Matrix:
+        """Variance that each channel contributes on its own through the weights before compensation, (channels,)."""
+        if self.weight is None:
+            return np.zeros(len(self.blocks))
+        inner = self.regression.covariance[self.blocks[:, :, None], self.blocks[:, None, :]]  # (channels, size, size)
+        own = np.moveaxis(self.weight[:, self.blocks], 0, 2)  # (channels, size, n)
+        energy: Matrix = np.einsum("csn,cst,ctn->c", own, inner, own, optimize=True)
+        return self.scale * energy
 
 
 @dataclass(frozen=True)
@@ -67,20 +81,23 @@ def eliminate(views: Sequence[View], *, ridge: float = SMALLEST_RIDGE) -> Elimin
         ridge: relative to the mean diagonal of each covariance, > 0.
 
     Returns:
-        Order and losses. Ties go to the channel with the larger index, so duplicates leave last-first.
+        Order and losses. Where several channels cost (nearly) nothing, the one that contributes least on its own
+        leaves first, so that the others' weights need not change; then the one with the larger index.
     """
+    own = TIE * np.sum([view.contributions() for view in views], axis=0)
     sides = [_Side(view, ridge) for view in views]
     alive = list(range(len(views[0].blocks)))
     losses = [sum(side.loss for side in sides)]
     order: list[int] = []
     while alive:
         costs = np.sum([side.costs(alive) for side in sides], axis=0)
-        channel = alive[len(costs) - 1 - int(np.argmin(costs[::-1]))]
+        last = len(costs) - 1 - int(np.argmin((costs + own[alive])[::-1]))
+        channel = alive[last]
         for side in sides:
             side.remove(channel)
         alive.remove(channel)
         order.append(channel)
-        losses.append(losses[-1] + max(float(costs.min()), 0.0))
+        losses.append(losses[-1] + max(float(costs[last]), 0.0))
     return Elimination(tuple(order), np.array(losses[::-1]))
 
 

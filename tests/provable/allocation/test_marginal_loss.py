@@ -1,0 +1,100 @@
+"""Counts meet the budget, cost no more loss than any other counts that do, and say so when nothing can."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from provable.allocation.budget import Budget, budget_of
+from provable.allocation.marginal_loss import allocate, lower_hull
+from provable.allocation.uniform import uniform
+from provable.errors import BudgetError
+
+curves = st.lists(st.lists(st.floats(0.0, 10.0), min_size=2, max_size=7), min_size=1, max_size=3)
+
+
+def falling(steps: list[float]) -> np.ndarray:
+    """A curve that never rises, ending at 0."""
+    return np.append(np.cumsum(steps[::-1])[::-1], 0.0)
+
+
+def convex(steps: list[float]) -> np.ndarray:
+    return falling(sorted(steps, reverse=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(st.floats(0.0, 10.0), min_size=1, max_size=12))
+def test_hull_is_convex_below_and_touches_the_ends(steps: list[float]) -> None:
+    losses = falling(steps)
+    hull = lower_hull(losses)
+    assert (hull <= losses + 1e-9).all()
+    assert (hull[0], hull[-1]) == (losses[0], losses[-1])
+    assert (np.diff(hull, 2) >= -1e-9).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=curves, fraction=st.floats(0.3, 1.0), price=st.integers(1, 5))
+def test_counts_meet_the_budget_and_are_the_best_that_pay_as_much(steps, fraction: float, price: int) -> None:
+    """On convex curves with equal prices the greedy counts are optimal for the cost they reach."""
+    losses = {str(i): convex(s) for i, s in enumerate(steps)}
+    sizes = [len(s) for s in steps]
+    floors = dict.fromkeys(losses, 1)
+
+    def cost(counts: np.ndarray) -> np.ndarray:
+        return price * counts.sum(axis=-1)
+
+    if len(steps) > fraction * sum(sizes):
+        with pytest.raises(BudgetError, match="cannot be met"):
+            allocate(losses, cost, Budget("flops", fraction), floors)
+        return
+    found = allocate(losses, cost, Budget("flops", fraction), floors)
+    reached = sum(found.counts.values())
+    assert len(steps) <= reached <= fraction * sum(sizes) + 1e-9
+    assert reached > fraction * sum(sizes) - 1  # no slot more than needed was removed
+    paid = sum(losses[name][count] for name, count in found.counts.items())
+    others = itertools.product(*(range(1, size + 1) for size in sizes))
+    best = min(sum(losses[str(i)][k] for i, k in enumerate(c)) for c in others if sum(c) == reached)
+    assert paid == pytest.approx(best, abs=1e-9)
+
+
+def test_cost_counts_at_the_current_widths() -> None:
+    """A chain's cost is a product: removing from one layer makes the other cheaper."""
+    losses = {"a": convex([1.0] * 4), "b": convex([1.1] * 4)}
+    found = allocate(losses, lambda c: c[..., 0] * c[..., 1], Budget("flops", 0.25), {"a": 1, "b": 1})
+    assert found.counts["a"] * found.counts["b"] <= 4
+
+
+def test_everything_stays_at_fraction_one() -> None:
+    found = allocate({"a": convex([1.0, 2.0])}, lambda c: c[..., 0], Budget("flops", 1.0), {"a": 1})
+    assert found.counts == {"a": 2}
+
+
+def test_floors_hold() -> None:
+    losses = {"a": convex([0.0] * 8), "b": convex([5.0] * 8)}
+    found = allocate(losses, lambda c: c.sum(-1), Budget("flops", 0.5), {"a": 3, "b": 1})
+    assert found.counts == {"a": 3, "b": 5}
+
+
+def test_uniform_rounds_and_keeps_the_floor() -> None:
+    found = uniform({"a": 10, "b": 3, "c": 64}, 0.25, {"a": 1, "b": 1, "c": 20})
+    assert found.counts == {"a": 3, "b": 1, "c": 20}
+
+
+@pytest.mark.parametrize(
+    ("keep", "words"),
+    [
+        ({}, "names 0 budgets"),
+        ({"flops": 0.5, "params": 0.5}, "names 2 budgets"),
+        ({"time": 0.5}, "unknown budget 'time'"),
+        ({"flops": 0.0}, "a number in"),
+        ({"flops": 1.5}, "a number in"),
+        ({"flops": float("nan")}, "a number in"),
+        ({"flops": True}, "a number in"),
+        ({"flops": "half"}, "a number in"),
+    ],
+)
+def test_senseless_budgets_are_refused(keep: dict, words: str) -> None:
+    with pytest.raises(BudgetError, match=words):
+        budget_of(keep)
