@@ -6,6 +6,8 @@ Exit codes: 0 accepted, 1 rejected, 2 unknown (not supported, or out of resource
 import argparse
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
+from math import ceil, floor
 from pathlib import Path
 from typing import NoReturn
 
@@ -56,7 +58,7 @@ def describe(report: AuditReport) -> str:
     if report.verdict is Verdict.ACCEPT:
         lines = [f"ACCEPT: {report.claim_words}"]
         lines.append(f"Proved exactly on {report.leaves} sub-boxes that cover the domain.")
-        lines.append(f"Largest deviation bound found: {_upward(report)}.")
+        lines.append(f"Largest deviation bound found: {upward(report.bound or Fraction(0))}.")
         lines.append("Not established: anything outside the domain, or the rounding of a floating-point execution.")
         lines += [f"  sha256 {digest}  {name}" for name, digest in report.hashes]
     else:
@@ -66,10 +68,13 @@ def describe(report: AuditReport) -> str:
     return "\n".join(lines)
 
 
-def _upward(report: AuditReport) -> str:
-    """The bound with six digits, not below it."""
-    bound = report.bound or 0
-    return "0" if bound == 0 else f"{float(bound) * (1 + 2.0**-50):.5e} (rounded)"
+def upward(bound: Fraction) -> str:
+    """A non-negative bound as a decimal of six digits that is not below it."""
+    if bound == 0:
+        return "0"
+    exponent = len(str(floor(bound))) - 1 if bound >= 1 else -len(str(floor(1 / bound)))
+    digits = ceil(bound / Fraction(10) ** (exponent - 5))
+    return f"{digits}e{exponent - 5}"
 
 
 def own_sources() -> tuple[int, str]:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from verify.audit.files import array, fields, number, read_json, text, whole
+from verify.audit.files import array, fields, number, read_json, sha256, text, whole
 from verify.audit.lift import Correspondence
 from verify.audit.program import require, supported
 
 FORMAT = "provable-pruning deviation certificate"
 MAX_DEPTH = 10_000
 MAX_INPUTS = 2**20
+_SEAL = re.compile(rb' "seal": "([0-9a-f]{64})"\n}\n\Z')
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SPLIT = re.compile(r"(0|[1-9]\d{0,6}):(-?[1-9]\d{0,40}|0)p(-?[1-9]\d{0,3}|0)", re.ASCII)
 
@@ -56,11 +57,15 @@ def read_certificate(data: bytes) -> Certificate:
     Raises:
         Malformed: it breaks the rules of the format. Unsupported: another version, or a rule that is not known.
     """
+    seal = _SEAL.search(data[-90:])
+    require(seal is not None, "not a certificate, or cut short: it does not end with its seal")
+    end = len(data) - len(seal.group())  # type: ignore[union-attr]
+    require(sha256(data[:end]).encode() == seal.group(1), "the seal does not match: the file was changed")  # type: ignore[union-attr]
     top = read_json(data)
     require(isinstance(top, dict) and top.get("format") == FORMAT, f"not a {FORMAT}")
     supported(top.get("version") == 0 and not isinstance(top.get("version"), bool), f"version {top.get('version')}")
-    names = "format version claim lift rule evidence not_established prover"
-    _, _, claim, lift, rule, evidence, limits, prover = fields(top, names, "the certificate")
+    names = "format version claim lift rule evidence not_established prover seal"
+    _, _, claim, lift, rule, evidence, limits, prover, _ = fields(top, names, "the certificate")
     for i, sentence in enumerate(array(limits, "not_established", 100)):
         text(sentence, f"not_established[{i}]")
     require(isinstance(prover, dict) and len(prover) <= 100, "prover is not an object of at most 100 entries")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from verify.audit.certificate import Certificate, NetworkClaim, read_certificate, walk
+from verify.audit.certificate import Certificate, Claim, NetworkClaim, read_certificate, walk
 from verify.audit.exact import (
     CENTRE,
     FORM_BITS,
@@ -28,6 +28,7 @@ from verify.audit.exact import (
     Refuted,
     Resource,
     check_memory,
+    power,
     self_test,
 )  # fmt: skip
 from verify.audit.files import read_file, sha256
@@ -112,13 +113,13 @@ def network_files(network: Path | str, weights: Path | str | None) -> list[Path]
 
 
 def _audit(path: Path, original_files: list[Path], compact_files: list[Path]) -> AuditReport:
-    self_test()
     data = read_file(path, MAX_CERTIFICATE)
     certificate = read_certificate(data)
     claim = certificate.claim
     original, original_hashes = _network(original_files, claim.original, "original")
     compact, compact_hashes = _network(compact_files, claim.compact, "compact")
     _check_sizes(certificate, original, compact)
+    self_test()
     prover = _Prover(certificate, original, compact)
     proved = 0
     for i, (box, tree, count) in enumerate(zip(claim.boxes, certificate.trees, certificate.leaves, strict=True)):
@@ -128,8 +129,9 @@ def _audit(path: Path, original_files: list[Path], compact_files: list[Path]) ->
         proved += found
     if proved != sum(certificate.leaves) or proved < len(claim.boxes):
         raise Refuted("not every leaf was proved")
+    words = claim_words(claim, original_files[0].name, compact_files[0].name)
     hashes = ((path.name, sha256(data)), *original_hashes, *compact_hashes)
-    return AuditReport(Verdict.ACCEPT, "proved", proved, prover.bound, claim_words(certificate), hashes)
+    return AuditReport(Verdict.ACCEPT, "proved", proved, prover.bound, words, hashes)
 
 
 def _network(paths: Sequence[Path], claim: NetworkClaim, role: str) -> tuple[Program, tuple[tuple[str, str], ...]]:
@@ -159,14 +161,13 @@ def _check_sizes(certificate: Certificate, original: Program, compact: Program) 
                 raise Refuted(f"the {role} network has {have} {name}s, the claim says {size}")
 
 
-def claim_words(certificate: Certificate) -> str:
-    """The claim in plain words, from the claim alone."""
-    claim = certificate.claim
+def claim_words(claim: Claim, original: str, compact: str) -> str:
+    """The claim in plain words; the networks bear the names of the files that were read."""
     boxes = "the box" if len(claim.boxes) == 1 else f"the {len(claim.boxes)} boxes"
     return (
         f"For every input in {boxes} of the claim ({claim.inputs} coordinates), each of the {claim.outputs} outputs of "
-        f"the compact network {claim.compact.files[0][0]} differs from that of the original network "
-        f"{claim.original.files[0][0]} by at most {claim.epsilon_text}, in real arithmetic."
+        f"the compact network {compact} differs from that of the original network {original} by at most "
+        f" {claim.epsilon_text}, in real arithmetic."
     )
 
 
@@ -178,10 +179,18 @@ class _Enclosure:
     high: Array
     exponent: int
 
-    def below(self, epsilon: Fraction) -> tuple[Mask, Mask]:
-        """Where -epsilon <= low, and where high <= epsilon, both exactly."""
-        limit = float(min(floor(epsilon / Fraction(2) ** self.exponent), LARGEST))
-        return self.low >= -limit, self.high <= limit
+    def joined(self, other: "_Enclosure") -> "_Enclosure":
+        """The sharper of both on either side, in the finer unit (scaling by powers of two is exact)."""
+        unit = min(self.exponent, other.exponent)
+        a, b = power(self.exponent - unit), power(other.exponent - unit)
+        return _Enclosure(np.maximum(self.low * a, other.low * b), np.minimum(self.high * a, other.high * b), unit)
+
+    def within(self, epsilon: Fraction) -> Mask:
+        """Where -epsilon <= low and high <= epsilon, exactly: an integer is at most x iff it is at most floor(x)."""
+        limit = floor(epsilon / Fraction(2) ** self.exponent)
+        whole = float(limit) if limit <= LARGEST else np.inf
+        within: Mask = (self.low >= -whole) & (self.high <= whole)
+        return within
 
     @property
     def largest(self) -> Fraction:
@@ -217,7 +226,7 @@ class _Prover:
     def _prove_some(self, boxes: list[Box], grid: "InputGrid", place: str, first: int) -> None:
         """Prove some leaves together, or in two halves where that needs too much memory."""
         try:
-            enclosures = self._enclosures(grid.form(boxes))
+            enclosure = self._enclosure(grid.form(boxes))
         except Memory:
             if len(boxes) == 1:
                 raise
@@ -225,24 +234,22 @@ class _Prover:
             self._prove_some(boxes[:half], grid, place, first)
             self._prove_some(boxes[half:], grid, place, first + half)
             return
-        self._compare(enclosures, place, first)
+        self._compare(enclosure, place, first)
 
-    def _compare(self, enclosures: Sequence[_Enclosure], place: str, first: int) -> None:
-        """Every output of every leaf on both sides, by one enclosure or another."""
-        sides = [e.below(self.epsilon) for e in enclosures]
-        proved = np.logical_or.reduce([s[0] for s in sides]) & np.logical_or.reduce([s[1] for s in sides])
+    def _compare(self, enclosure: _Enclosure, place: str, first: int) -> None:
+        """Every output of every leaf, on both sides."""
+        proved = enclosure.within(self.epsilon)
         if not proved.all():
-            output, leaf = (int(i) for i in np.argwhere(~proved.T)[0][::-1])
-            low = max(float(e.low[output, leaf]) * 2.0**e.exponent for e in enclosures)
-            high = min(float(e.high[output, leaf]) * 2.0**e.exponent for e in enclosures)
+            leaf, output = (int(i) for i in np.argwhere(~proved.T)[0])
+            low, high = (float(a[output, leaf]) * 2.0**enclosure.exponent for a in (enclosure.low, enclosure.high))
             raise Refuted(
                 f"{place}, leaf {first + leaf}: output {output} deviates by a value in [{low:.6g}, {high:.6g}] for all "
                 f"this proof shows, which is not within epsilon = {float(self.epsilon):.6g}"
             )
-        self.bound = max(self.bound, min(e.largest for e in enclosures))
+        self.bound = max(self.bound, enclosure.largest)
 
-    def _enclosures(self, x: Form) -> list[_Enclosure]:
-        """Enclosures of original - compact on the boxes of x: by its own form, and by all forms together."""
+    def _enclosure(self, x: Form) -> _Enclosure:
+        """Bounds of original - compact on the boxes of x: by its own form, and by all forms together."""
         left = np.full(x.rem.shape[1], float(self.symbols - (x.body.shape[2] - 1)))
         if self.pair is not None:
             zero = Form(0, CENTRE, np.zeros((*x.rem.shape, 1)), np.zeros(x.rem.shape))
@@ -259,7 +266,7 @@ class _Prover:
         joint = bounds_of(Values(z.z, y.y, d), outputs)
         if joint.d is None:
             raise Inconsistent("the difference of the outputs has no bounds")
-        return [_Enclosure(*d.bounds(d.exponent), d.exponent), _Enclosure(*joint.d, joint.unit)]
+        return _Enclosure(*d.bounds(d.exponent), d.exponent).joined(_Enclosure(*joint.d, joint.unit))
 
     def _output_is_paired(self, outputs: Index) -> bool:
         """Whether D at the output is original - compact, output by output."""

@@ -15,7 +15,7 @@ from verify.audit.check import network_files, read_network
 from verify.audit.exact import Resource
 from verify.audit.files import read_file, sha256
 from verify.audit.program import Malformed, Program, Unsupported
-from verify.certificate.record import Correspondence, DeviationRecord, NetworkIdentity, encode
+from verify.certificate.record import Correspondence, DeviationRecord, NetworkIdentity, encode, sealed
 from verify.errors import CertificateError, ModelError
 from verify.spec.box import Box
 from verify.spec.deviation import Tree
@@ -83,7 +83,7 @@ def emit_certificate(
         tuple(trees),
         prover=prover,
     )
-    write_atomically(Path(path), encode(record))
+    write_atomically(Path(path), sealed(encode(record)))
     return record
 
 

@@ -1,7 +1,8 @@
 """The content of a deviation certificate as a record, and its text (SPEC.md, version 0)."""
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -109,7 +110,7 @@ def tree_text(tree: Tree) -> str:
 
 
 def encode(record: DeviationRecord) -> Iterator[str]:
-    """The certificate's text, in pieces, so that large trees are not held twice."""
+    """The certificate's text up to the seal, in pieces, so that large trees are not held twice."""
     head = {
         "format": FORMAT,
         "version": VERSION,
@@ -124,7 +125,19 @@ def encode(record: DeviationRecord) -> Iterator[str]:
     for i, tree in enumerate(record.trees):
         separator = ",\n" if i + 1 < len(record.trees) else "\n"
         yield f'  {{"leaves": {count_leaves(tree)}, "tree": "{tree_text(tree)}"}}{separator}'
-    yield " ]\n}\n"
+    yield " ],\n"
+
+
+def sealed(pieces: Iterable[str]) -> Iterator[str]:
+    """The text of a JSON object up to the comma behind its last entry, closed by the seal: the SHA-256 of that text.
+
+    The seal shows accidental damage; whoever changes a certificate on purpose can seal it anew.
+    """
+    state = hashlib.sha256()
+    for piece in pieces:
+        state.update(piece.encode())
+        yield piece
+    yield f' "seal": "{state.hexdigest()}"\n}}\n'
 
 
 def _claim(record: DeviationRecord) -> dict[str, Any]:
@@ -152,4 +165,14 @@ def _correspondence(entry: Correspondence) -> dict[str, Any]:
     return {"original": entry.original, "compact": entry.compact, "axis": entry.axis, "kept": list(entry.kept)}
 
 
-__all__ = ["Correspondence", "DeviationRecord", "NetworkIdentity", "Split", "dyadic", "encode", "show", "tree_text"]
+__all__ = [
+    "Correspondence",
+    "DeviationRecord",
+    "NetworkIdentity",
+    "Split",
+    "dyadic",
+    "encode",
+    "sealed",
+    "show",
+    "tree_text",
+]

@@ -1,0 +1,642 @@
+"""Attack the auditor: mutated certificates, flipped bits, truncations and false claims. None may be accepted wrongly.
+
+A mutant whose claim is implied by the original claim (same networks, larger epsilon, smaller domain) may be accepted; a
+mutant whose claim is false must not be. The base certificates are tight: their epsilon is exactly the bound that the
+auditor finds, so every lowered epsilon is beyond what their evidence proves.
+
+    python scripts/attack_certificates.py --mutants 400 --flips 2000 --false-claims 50
+"""
+
+import argparse
+import copy
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verify.audit import Verdict, audit
+from verify.certificate.emit import emit_certificate
+from verify.certificate.record import Correspondence, sealed, show
+from verify.network.evaluate import evaluate
+from verify.network.graph import Network, build
+from verify.network.write_onnx import write_onnx
+from verify.spec.box import Box
+from verify.spec.deviation import Leaf, Split, Tree
+
+KINDS = ("dense", "residual", "conv", "max_pool", "batch_norm", "average_pool", "shortcut")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A certified pair: networks, their files, the domain, the tight epsilon, and the certificate's path."""
+
+    kind: str
+    original: Network
+    compact: Network
+    box: Box
+    epsilon: Fraction
+    folder: Path
+
+    @property
+    def certificate(self) -> Path:
+        return self.folder / "certificate.json"
+
+    def judge(self, certificate: Path) -> Any:
+        return audit(certificate, self.folder / "original.onnx", self.folder / "compact.onnx")
+
+
+def pair(kind: str, rng: np.random.Generator) -> tuple[Network, Network, tuple[Correspondence, ...]]:
+    """A small random network of a kind, a compact twin, and the lift between them."""
+    return _dense(rng, kind == "residual") if kind in ("dense", "residual") else _images(kind, rng)
+
+
+def _dense(rng: np.random.Generator, residual: bool) -> tuple[Network, Network, tuple[Correspondence, ...]]:
+    n, hidden, outputs = int(rng.integers(2, 4)), int(rng.integers(4, 9)), int(rng.integers(1, 4))
+    keep = np.sort(rng.permutation(hidden)[: hidden - int(rng.integers(0, 3))])
+    weights = {
+        "w1": rng.normal(size=(hidden, n)), "b1": rng.normal(size=hidden) * 0.3,
+        "w2": rng.normal(size=(hidden, hidden)) / np.sqrt(hidden), "b2": rng.normal(size=hidden) * 0.1,
+        "w3": rng.normal(size=(outputs, hidden)), "b3": rng.normal(size=outputs),
+    }  # fmt: skip
+    cut = {"w1": (keep,), "b1": (keep,), "w2": (keep, keep), "b2": (keep,), "w3": (slice(None), keep), "b3": ()}
+    steps: list[Any] = [
+        ("fc1", "linear", ("x",), {"weight": "w1", "bias": "b1"}, {}),
+        ("act1", "relu", ("fc1",), {}, {}),
+        ("fc2", "linear", ("act1",), {"weight": "w2", "bias": "b2"}, {}),
+        *([("sum", "add", ("fc2", "act1"), {}, {})] if residual else []),
+        ("act2", "relu", ("sum" if residual else "fc2",), {}, {}),
+        ("out", "linear", ("act2",), {"weight": "w3", "bias": "b3"}, {}),
+    ]
+    names = ["fc1", "act1", "fc2", *(["sum"] if residual else []), "act2"]
+    return _twins((n,), steps, "out", weights, cut, rng, [(name, keep) for name in names])
+
+
+def _images(kind: str, rng: np.random.Generator) -> tuple[Network, Network, tuple[Correspondence, ...]]:
+    c, size, channels = int(rng.integers(1, 3)), 4, 4
+    keep = np.sort(rng.permutation(channels)[: channels - 1])
+    flat = (keep[:, None] * 4 + np.arange(4)).ravel()
+    weights = {
+        "w1": rng.normal(size=(channels, c, 3, 3)) / 3, "b1": rng.normal(size=channels) * 0.1,
+        "w2": rng.normal(size=(channels, channels, 1, 1)) / 2,
+        "g": rng.uniform(0.5, 1.5, channels), "s": rng.normal(size=channels) * 0.1,
+        "m": rng.normal(size=channels) * 0.1, "v": rng.uniform(0.5, 2.0, channels),
+        "w3": rng.normal(size=(2, channels * 4)) / 4, "b3": rng.normal(size=2),
+    }  # fmt: skip
+    one = (keep,)
+    cut = {
+        "w1": one, "b1": one, "w2": (keep, keep), "g": one, "s": one, "m": one, "v": one, "w3": (slice(None), flat),
+        "b3": (),
+    }  # fmt: skip
+    conv = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1}
+    plain = {**conv, "padding": (0, 0, 0, 0)}
+    window = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0, 0, 0), "dilation": (1, 1)}
+    steps: list[Any] = [("conv1", "conv", ("x",), {"weight": "w1", "bias": "b1"}, conv)]
+    if kind == "batch_norm":
+        roles = {"weight": "g", "bias": "s", "mean": "m", "variance": "v"}
+        steps.append(("norm", "batch_norm", ("conv1",), roles, {"epsilon": float(np.float32(1e-5))}))
+    steps.append(("act1", "relu", (steps[-1][0],), {}, {}))
+    steps.append(("conv2", "conv", ("act1",), {"weight": "w2"}, plain))
+    if kind == "shortcut":
+        ranges = {"starts": (0, 0, 0), "stops": (channels, size, size), "steps": (1, 1, 1)}
+        steps.append(("sliced", "slice", ("act1",), {}, ranges))
+        steps.append(("joined", "add", ("conv2", "sliced"), {}, {}))
+    steps.append(("act2", "relu", (steps[-1][0],), {}, {}))
+    if kind == "max_pool":
+        steps.append(("pool", "max_pool", ("act2",), {}, window))
+    else:
+        steps.append(("pool", "average_pool", ("act2",), {}, {**window, "count_padding": False}))
+    steps.append(("flat", "reshape", ("pool",), {}, {"shape": (channels * 4,)}))
+    steps.append(("out", "linear", ("flat",), {"weight": "w3", "bias": "b3"}, {}))
+    lift = [(s[0], flat if s[0] == "flat" else keep) for s in steps[:-1]]
+    return _twins((c, size, size), steps, "out", weights, cut, rng, lift)
+
+
+def _twins(
+    shape: tuple[int, ...],
+    steps: list[Any],
+    output: str,
+    weights: dict[str, Any],
+    cut: dict[str, Any],
+    rng: np.random.Generator,
+    lift: list[tuple[str, Any]],
+) -> tuple[Network, Network, tuple[Correspondence, ...]]:
+    """The network of the steps, and the one with its parameters cut and slightly changed."""
+    used = {key for s in steps for key in s[3].values()}
+    first = {k: v.astype(np.float32) for k, v in weights.items() if k in used}
+    second = {}
+    for key, value in first.items():
+        part = value[np.ix_(*cut[key])] if all(isinstance(i, np.ndarray) for i in cut[key]) and cut[key] else None
+        part = value[cut[key]] if part is None or len(cut[key]) == 1 else part
+        noise = 1 + rng.normal(size=part.shape) * 0.02
+        second[key] = (part * noise).astype(np.float32)
+    smaller = []
+    for name, op, inputs, roles, attributes in steps:
+        kept = dict(lift).get(name)
+        if op == "reshape" and kept is not None:
+            attributes = {"shape": (len(kept),)}
+        if op == "slice":
+            attributes = {**attributes, "stops": (len(dict(lift)[name]), *attributes["stops"][1:])}
+        smaller.append((name, op, inputs, roles, attributes))
+    original = build("x", shape, steps, output, first)
+    compact = build("x", shape, smaller, output, second)
+    entries = tuple(Correspondence(n, n, 0, tuple(int(i) for i in kept)) for n, kept in lift)
+    return original, compact, entries
+
+
+def split_tree(box: Box, depth: int, rng: np.random.Generator) -> Tree:
+    """A random tree of splits near the middle of the widest coordinates."""
+
+    def grow(low: list[Fraction], high: list[Fraction], left: int) -> Tree:
+        if left == 0 or (left < depth and rng.random() < 0.15):
+            return Leaf()
+        widths = [h - a for a, h in zip(low, high, strict=True)]
+        i = max(range(len(low)), key=lambda k: widths[k])
+        at = Fraction(float((low[i] + high[i]) / 2))
+        if not low[i] < at < high[i]:
+            return Leaf()
+        return Split(
+            i,
+            at,
+            grow(low, [*high[:i], at, *high[i + 1 :]], left - 1),
+            grow([*low[:i], at, *low[i + 1 :]], high, left - 1),
+        )
+
+    return grow(list(box.lower), list(box.upper), depth)
+
+
+def instance(kind: str, rng: np.random.Generator, folder: Path, rule: str = "pair_zonotope") -> Instance:
+    """A certified pair whose epsilon is exactly the bound that the auditor finds."""
+    original, compact, lift = pair(kind, rng)
+    size = int(np.prod(original.input_shape))
+    box = Box.around(rng.normal(size=size).round(3), Fraction(int(rng.integers(1, 20)), 100))
+    folder.mkdir(parents=True)
+    files = {"original": folder / "original.onnx", "compact": folder / "compact.onnx"}
+    write_onnx(original, files["original"])
+    write_onnx(compact, files["compact"])
+    tree = split_tree(box, 3 if size < 10 else 2, rng)
+    parameters = {"symbols": int(rng.choice([100000, 40, 8]))}
+    epsilon = Fraction(10**9)
+    for _ in range(2):
+        emit_certificate(
+            folder / "certificate.json", **files, boxes=[box], epsilon=epsilon, rule=rule, parameters=parameters,
+            lift=lift if rule == "pair_zonotope" else None, trees=[tree],
+        )  # fmt: skip
+        report = audit(folder / "certificate.json", **files)
+        if report.verdict is not Verdict.ACCEPT or report.bound is None:
+            raise RuntimeError(f"the base certificate is not accepted: {report}")
+        epsilon = report.bound
+    return Instance(kind, original, compact, box, epsilon, folder)
+
+
+# mutation operators: each changes the parsed certificate, or returns a text to write instead
+
+Mutation = Callable[[dict[str, Any], np.random.Generator], str | None]
+
+
+def _pick(rng: np.random.Generator, items: Any) -> Any:
+    return items[int(rng.integers(len(items)))]
+
+
+def _epsilon(data: dict[str, Any]) -> Fraction:
+    text = data["claim"]["epsilon"]
+    return Fraction(int(text.split("p")[0])) * Fraction(2) ** int(text.split("p")[1]) if "p" in text else Fraction(text)
+
+
+def lower_epsilon(data: dict[str, Any], rng: np.random.Generator) -> None:
+    share = _pick(rng, [Fraction(1, 2), Fraction(1, 10), Fraction(1, 1000), Fraction(1, 2**30), Fraction(1, 2**52)])
+    data["claim"]["epsilon"] = show(_epsilon(data) * (1 - share))
+
+
+def negate_epsilon(data: dict[str, Any], rng: np.random.Generator) -> None:
+    data["claim"]["epsilon"] = _pick(rng, ["-" + data["claim"]["epsilon"], "-0.5", "-1/3"])
+
+
+def garble_epsilon(data: dict[str, Any], rng: np.random.Generator) -> None:
+    garbage = [
+        "nan",
+        "inf",
+        "1/0",
+        "9" * 500,
+        "1e999999",
+        "1e400",
+        "",
+        " 1",
+        "0x1p3",
+        "1_0",
+        True,
+        None,
+        3,
+        0.5,
+        ["1"],
+        {},
+    ]
+    data["claim"]["epsilon"] = _pick(rng, garbage)
+
+
+def widen_domain(data: dict[str, Any], rng: np.random.Generator) -> None:
+    box = data["claim"]["domain"][0]
+    for i in range(len(box["lower"])):
+        low, high = (_number(box[side][i]) for side in ("lower", "upper"))
+        box["lower"][i], box["upper"][i] = show(low - 40 * (high - low)), show(high + 40 * (high - low))
+
+
+def move_domain(data: dict[str, Any], rng: np.random.Generator) -> None:
+    box, by = data["claim"]["domain"][0], Fraction(int(rng.integers(20, 60)) * int(_pick(rng, [-1, 1])))
+    for side in ("lower", "upper"):
+        box[side] = [show(_number(v) + by) for v in box[side]]
+
+
+def invert_domain(data: dict[str, Any], rng: np.random.Generator) -> None:
+    box = data["claim"]["domain"][0]
+    i = int(rng.integers(len(box["lower"])))
+    box["lower"][i], box["upper"][i] = box["upper"][i], box["lower"][i]
+
+
+def empty_domain(data: dict[str, Any], rng: np.random.Generator) -> None:
+    data["claim"]["domain"] = []
+    if rng.random() < 0.5:
+        data["evidence"] = []
+
+
+def shorten_box(data: dict[str, Any], rng: np.random.Generator) -> None:
+    box = data["claim"]["domain"][0]
+    for side in _pick(rng, [("lower",), ("upper",), ("lower", "upper")]):
+        box[side] = box[side][:-1]
+    if rng.random() < 0.3:
+        data["claim"]["inputs"] -= 1
+
+
+def second_box(data: dict[str, Any], rng: np.random.Generator) -> None:
+    box = copy.deepcopy(data["claim"]["domain"][0])
+    for side in ("lower", "upper"):
+        box[side] = [show(_number(v) + 50) for v in box[side]]
+    data["claim"]["domain"].append(box)
+    if rng.random() < 0.7:
+        data["evidence"].append(_pick(rng, [{"leaves": 1, "tree": "."}, copy.deepcopy(data["evidence"][0])]))
+
+
+def _items(data: dict[str, Any]) -> list[str]:
+    return list(data["evidence"][0]["tree"].split(" "))
+
+
+def _set_items(data: dict[str, Any], items: list[str], rng: np.random.Generator, honest: float = 0.7) -> None:
+    data["evidence"][0]["tree"] = " ".join(items)
+    if rng.random() < honest:
+        data["evidence"][0]["leaves"] = max(1, items.count("."))
+
+
+def drop_item(data: dict[str, Any], rng: np.random.Generator) -> None:
+    items = _items(data)
+    del items[int(rng.integers(len(items)))]
+    _set_items(data, items, rng)
+
+
+def repeat_item(data: dict[str, Any], rng: np.random.Generator) -> None:
+    items = _items(data)
+    at = int(rng.integers(len(items)))
+    _set_items(data, [*items[: at + 1], *items[at:]], rng)
+
+
+def _subtree(items: list[str], start: int) -> int:
+    """Index behind the subtree that starts at `start`."""
+    open_nodes = 1
+    while open_nodes:
+        open_nodes += -1 if items[start] == "." else 1
+        start += 1
+    return start
+
+
+def collapse_subtree(data: dict[str, Any], rng: np.random.Generator) -> None:
+    items = _items(data)
+    start = int(rng.integers(len(items)))
+    _set_items(data, [*items[:start], ".", *items[_subtree(items, start) :]], rng)
+
+
+def swap_halves(data: dict[str, Any], rng: np.random.Generator) -> None:
+    items = _items(data)
+    splits = [i for i, item in enumerate(items) if item != "."]
+    if splits:
+        start = _pick(rng, splits)
+        middle = _subtree(items, start + 1)
+        end = _subtree(items, middle)
+        items = [*items[: start + 1], *items[middle:end], *items[start + 1 : middle], *items[end:]]
+    _set_items(data, items, rng)
+
+
+def move_split(data: dict[str, Any], rng: np.random.Generator) -> None:
+    items = _items(data)
+    for i, item in enumerate(items):
+        if item != ".":
+            dimension = item.split(":")[0]
+            items[i] = f"{dimension}:" + _pick(rng, ["0p0", "1p10", "-1p10", "1p-9000", "2p0", "1p0", "-3p-4", "7p-5"])
+            break
+    _set_items(data, items, rng)
+
+
+def turn_split(data: dict[str, Any], rng: np.random.Generator) -> None:
+    items = _items(data)
+    for i, item in enumerate(items):
+        if item != ".":
+            items[i] = _pick(rng, ["0", "1", "99", "-1", "00", ""]) + ":" + item.split(":")[1]
+            break
+    _set_items(data, items, rng)
+
+
+def garble_tree(data: dict[str, Any], rng: np.random.Generator) -> None:
+    tree = data["evidence"][0]["tree"]
+    at = int(rng.integers(len(tree)))
+    garbage = ["", " ", "  ", ". .", ".,.", "\u0661:1p0 . .", tree[:at], tree + " ", tree + " .", tree.replace(".", "")]
+    data["evidence"][0]["tree"] = _pick(rng, garbage)
+
+
+def miscount_leaves(data: dict[str, Any], rng: np.random.Generator) -> None:
+    entry = data["evidence"][0]
+    entry["leaves"] = _pick(rng, [entry["leaves"] + 1, entry["leaves"] - 1, 0, -1, True, "3", 2**60, None])
+
+
+def drop_evidence(data: dict[str, Any], rng: np.random.Generator) -> None:
+    data["evidence"] = _pick(rng, [[], None, {}, [[]], data["evidence"] * 2])
+
+
+def swap_kept(data: dict[str, Any], rng: np.random.Generator) -> None:
+    entry = _pick(rng, data["lift"] or [{"kept": [0]}])
+    if len(entry["kept"]) > 1:
+        i, j = rng.permutation(len(entry["kept"]))[:2]
+        entry["kept"][i], entry["kept"][j] = entry["kept"][j], entry["kept"][i]
+
+
+def repeat_kept(data: dict[str, Any], rng: np.random.Generator) -> None:
+    entry = _pick(rng, data["lift"] or [{"kept": [0]}])
+    entry["kept"][-1] = entry["kept"][0]
+
+
+def kept_out_of_range(data: dict[str, Any], rng: np.random.Generator) -> None:
+    entry = _pick(rng, data["lift"] or [{"kept": [0]}])
+    entry["kept"][0] = _pick(rng, [10**6, -1, 2**70, "0", None, 1.0, True])
+
+
+def change_lift(data: dict[str, Any], rng: np.random.Generator) -> None:
+    if not data["lift"]:
+        data["lift"] = [{"original": "fc1", "compact": "fc1", "axis": 0, "kept": [0]}]
+        return
+    i = int(rng.integers(len(data["lift"])))
+    entry = data["lift"][i]
+    kind = int(rng.integers(6))
+    if kind == 0:
+        del data["lift"][i]
+    elif kind == 1:
+        entry["axis"] = _pick(rng, [1, 2, 7, -1, True, "0"])
+    elif kind == 2:
+        entry["original"] = _pick(rng, ["x", "nothing", "out", ""])
+    elif kind == 3:
+        entry["compact"] = _pick(rng, ["x", "nothing", "out", ""])
+    elif kind == 4:
+        data["lift"].append(copy.deepcopy(entry))
+    else:
+        data["lift"] = _pick(rng, [None, [], {}, "lift"])
+
+
+def change_rule(data: dict[str, Any], rng: np.random.Generator) -> None:
+    data["rule"] = _pick(rng, [
+        {"name": "separate", "parameters": data["rule"]["parameters"]}, {"name": "trust", "parameters": {"symbols": 3}},
+        {"name": "pair_zonotope", "parameters": {}}, {"name": ["pair_zonotope"], "parameters": {"symbols": 1}}, None, {},
+    ])  # fmt: skip
+
+
+def change_symbols(data: dict[str, Any], rng: np.random.Generator) -> None:
+    data["rule"]["parameters"]["symbols"] = _pick(rng, [0, 1, 5, 10**9, -1, 2**40, True, "10", 1.5, None])
+
+
+def change_claim_kind(data: dict[str, Any], rng: np.random.Generator) -> None:
+    key, value = _pick(
+        rng, [("norm", "l2"), ("norm", None), ("arithmetic", "float32"), ("arithmetic", ""), ("norm", [])]
+    )
+    data["claim"][key] = value
+
+
+def change_version(data: dict[str, Any], rng: np.random.Generator) -> None:
+    key, value = _pick(rng, [("version", 1), ("version", -1), ("version", False), ("version", "0"), ("format", "x")])
+    data[key] = value
+
+
+def change_hash(data: dict[str, Any], rng: np.random.Generator) -> None:
+    network = data["claim"][_pick(rng, ["original", "compact"])]
+    holder, key = (network, "digest") if rng.random() < 0.4 else (network["files"][0], "sha256")
+    old = holder[key]
+    flipped = ("0" if old[7] != "0" else "1").join([old[:7], old[8:]])
+    holder[key] = _pick(rng, [flipped, old.upper(), old[:-1], "", "md5:" + old, None, old + "0"])
+
+
+def swap_networks(data: dict[str, Any], rng: np.random.Generator) -> None:
+    claim = data["claim"]
+    claim["original"], claim["compact"] = claim["compact"], claim["original"]
+
+
+def change_sizes(data: dict[str, Any], rng: np.random.Generator) -> None:
+    key = _pick(rng, ["inputs", "outputs"])
+    data["claim"][key] = _pick(rng, [data["claim"][key] + 1, data["claim"][key] - 1, 0, -1, "2", None, True, 2**60])
+
+
+def change_keys(data: dict[str, Any], rng: np.random.Generator) -> str | None:
+    holder = _pick(rng, [data, data["claim"], data["rule"], data["evidence"][0], data["claim"]["domain"][0]])
+    if rng.random() < 0.5:
+        holder["more"] = 1
+        return None
+    if rng.random() < 0.5:
+        del holder[_pick(rng, sorted(holder))]
+        return None
+    text = json.dumps(data)
+    return text.replace('"epsilon": "', '"epsilon": "1e9", "epsilon": "', 1)
+
+
+def replace_anything(data: dict[str, Any], rng: np.random.Generator) -> None:
+    holder: Any = data
+    while True:
+        keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
+        if not keys:
+            return
+        key = _pick(rng, keys)
+        if isinstance(holder[key], dict | list) and rng.random() < 0.7:
+            holder = holder[key]
+            continue
+        deep: Any = []
+        for _ in range(200):
+            deep = [deep]
+        holder[key] = _pick(rng, [None, True, -1, 0.25, "", "\u0000", [], {}, 10**17, 10**30, "nan", deep, [[[]]], "0"])
+        return
+
+
+def broken_json(data: dict[str, Any], rng: np.random.Generator) -> str:
+    text = json.dumps(data)
+    return str(_pick(rng, [
+        text.replace('"version": 0', '"version": NaN'), text.replace('"version": 0', '"version": 0.0'), text + "}", "",
+        text.replace("{", "[", 1), "\ufeff" + text, "[" * 100_000, text.replace('"version": 0', '"version": 1e999'),
+        text.replace('"version": 0', '"version": ' + "9" * 5000), "null", "[]", '"x"', text.replace(":", "", 1),
+    ]))  # fmt: skip
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    lower_epsilon, negate_epsilon, garble_epsilon, widen_domain, move_domain, invert_domain, empty_domain, shorten_box,
+    second_box, drop_item, repeat_item, collapse_subtree, swap_halves, move_split, turn_split,
+    garble_tree,
+    miscount_leaves, drop_evidence, swap_kept, repeat_kept, kept_out_of_range, change_lift, change_rule, change_symbols,
+    change_claim_kind, change_version, change_hash, swap_networks, change_sizes, change_keys, replace_anything, broken_json,
+)  # fmt: skip
+
+
+def _number(text: str) -> Fraction:
+    mantissa, _, exponent = text.partition("p")
+    return int(mantissa) * Fraction(2) ** int(exponent) if exponent else Fraction(text)
+
+
+def implied(original: dict[str, Any], mutant: dict[str, Any]) -> bool:
+    """Whether the claim of `mutant` follows from that of `original` (both as parsed from accepted files)."""
+    a, b = original["claim"], mutant["claim"]
+    if any(a[k] != b[k] for k in ("original", "compact", "inputs", "outputs", "norm", "arithmetic")):
+        return False
+    return _epsilon(mutant) >= _epsilon(original) and all(
+        any(_inside(small, large) for large in a["domain"]) for small in b["domain"]
+    )
+
+
+def _inside(small: dict[str, Any], large: dict[str, Any]) -> bool:
+    low = all(_number(s) >= _number(v) for s, v in zip(small["lower"], large["lower"], strict=True))
+    return low and all(_number(s) <= _number(v) for s, v in zip(small["upper"], large["upper"], strict=True))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the auditor said about one mutant: its verdict's name, and whether that was wrong."""
+
+    verdict: str
+    wrong: bool
+
+
+def reseal(text: str) -> str:
+    """The text of a certificate, changed, under a seal that fits again."""
+    before = text.rsplit(', "seal"', 1)[0] if ', "seal"' in text else text.rstrip("}")
+    return "".join(sealed([before + ",\n"]))
+
+
+def attack(base: Instance, mutation: Mutation, rng: np.random.Generator, path: Path) -> Outcome:
+    """Write one mutant to `path` and judge it."""
+    original = json.loads(base.certificate.read_text())
+    data = copy.deepcopy(original)
+    text = mutation(data, rng)
+    path.write_text(reseal(json.dumps(data) if text is None else text), encoding="utf-8")
+    report = base.judge(path)
+    if report.reason.startswith("internal error"):
+        return Outcome("CRASH", True)
+    accepted = report.verdict is Verdict.ACCEPT
+    return Outcome(report.verdict.name, accepted and not implied(original, json.loads(path.read_text())))
+
+
+def attained(base: Instance, rng: np.random.Generator, count: int = 2000) -> tuple[Fraction, int, int]:
+    """A deviation that is attained in the box, just below float64's error; its output, and its sign."""
+    points = np.concatenate([base.box.sample(rng, count), _corners(base.box)])
+    points = points.reshape(-1, *base.original.input_shape)
+    first, second = evaluate(base.original, points), evaluate(base.compact, points)
+    gap, scale = first - second, float(np.abs(first).max() + np.abs(second).max() + 1)
+    at = np.unravel_index(np.argmax(np.abs(gap)), gap.shape)
+    return Fraction(abs(float(gap[at]))) - Fraction(scale) / 2**40, int(at[-1]), int(np.sign(gap[at]))
+
+
+def _corners(box: Box) -> Any:
+    low, high = box.inner()
+    masks = np.array(list(np.ndindex(*(2,) * min(len(low), 6))), dtype=bool)
+    chosen = np.zeros((len(masks), len(low)), dtype=bool)
+    chosen[:, : masks.shape[1]] = masks
+    return np.where(chosen, high, low)
+
+
+def false_claims(base: Instance, rng: np.random.Generator) -> Iterator[Outcome]:
+    """Certificates with epsilon below an attained deviation, with the true evidence and with finer trees."""
+    top, _, _ = attained(base, rng)
+    for share in (Fraction(1, 2**50), Fraction(1, 10**6), Fraction(1, 100), Fraction(1, 2)):
+        for depth in (0, 3, 6):
+            path = base.folder / "false.json"
+            data = json.loads(base.certificate.read_text())
+            data["claim"]["epsilon"] = show(max(top * (1 - share), Fraction(0)))
+            if depth:
+                from verify.certificate.record import tree_text
+
+                tree = tree_text(split_tree(base.box, depth, rng))
+                data["evidence"] = [{"leaves": tree.split(" ").count("."), "tree": tree}]
+            path.write_text(reseal(json.dumps(data)))
+            verdict = base.judge(path).verdict
+            yield Outcome(verdict.name, verdict is Verdict.ACCEPT and top > 0)
+
+
+def flips(base: Instance, count: int, rng: np.random.Generator) -> Iterator[Outcome]:
+    """Single flipped bits and truncations of the certificate's bytes."""
+    data = base.certificate.read_bytes()
+    path = base.folder / "flipped.json"
+    for i in range(count):
+        at = int(rng.integers(len(data)))
+        changed = bytearray(data[:at] if i % 4 == 0 else data)
+        if i % 4:
+            changed[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(bytes(changed))
+        report = base.judge(path)
+        accepted = report.verdict is Verdict.ACCEPT
+        wrong = accepted or report.reason.startswith("internal error")
+        yield Outcome(report.verdict.name, wrong)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bases", type=int, default=7, help="base certificates")
+    parser.add_argument("--mutants", type=int, default=8, help="mutants per operator")
+    parser.add_argument("--flips", type=int, default=200, help="flipped bits and truncations")
+    parser.add_argument("--false-claims", type=int, default=7, help="pairs with claims below an attained deviation")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rng = np.random.default_rng(options.seed)
+    table: dict[str, Counter[str]] = {}
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        bases = [
+            instance(KINDS[i % len(KINDS)], rng, Path(name) / str(i), "separate" if i % 5 == 4 else "pair_zonotope")
+            for i in range(max(options.bases, 1))
+        ]
+        for mutation in MUTATIONS:
+            rows = (attack(_pick(rng, bases), mutation, rng, Path(name) / "m.json") for _ in range(options.mutants))
+            table[mutation.__name__] = _count(rows)
+        table["flipped bits, truncations"] = _count(flips(bases[0], options.flips, rng))
+        claims = (o for i in range(options.false_claims) for o in false_claims(bases[i % len(bases)], rng))
+        table["epsilon below an attained deviation"] = _count(claims)
+    return _print(table, time.perf_counter() - begin)
+
+
+def _count(outcomes: Iterator[Outcome]) -> "Counter[str]":
+    found: Counter[str] = Counter()
+    for outcome in outcomes:
+        found[outcome.verdict] += 1
+        found["WRONG"] += outcome.wrong
+    return found
+
+
+def _print(table: "dict[str, Counter[str]]", seconds: float) -> int:
+    columns = ["ACCEPT", "REJECT", "MALFORMED", "UNSUPPORTED", "RESOURCE", "CRASH", "WRONG"]
+    print(f"{'attack':<38}" + "".join(f"{c:>12}" for c in columns))
+    for name, row in table.items():
+        print(f"{name:<38}" + "".join(f"{row[c]:>12}" for c in columns))
+    total = Counter[str]()
+    for row in table.values():
+        total.update(row)
+    print(f"{'all':<38}" + "".join(f"{total[c]:>12}" for c in columns))
+    count = sum(total[c] for c in columns[:-1])
+    print(f"{count} attacks in {seconds:.1f} s; ACCEPT counts mutants whose claim the original certificate implies")
+    return 1 if total["WRONG"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
