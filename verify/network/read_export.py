@@ -71,12 +71,12 @@ def read_export(program: ExportedProgram) -> Network:
             inputs or outputs.
         UnsupportedOperation: it uses an operator that the graph does not know.
     """
-    if program.graph_signature.buffers_to_mutate:
-        names = ", ".join(sorted(program.graph_signature.buffers_to_mutate.values()))
-        raise ModelError(f"the program changes buffers while it runs ({names}): export the module after .eval()")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = program.run_decompositions({})
+    if program.graph_signature.buffers_to_mutate:
+        names = ", ".join(sorted(program.graph_signature.buffers_to_mutate.values()))
+        raise ModelError(f"the program changes buffers while it runs ({names}): export the module after .eval()")
     return _Reader(program).read()
 
 

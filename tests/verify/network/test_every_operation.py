@@ -294,7 +294,7 @@ def test_every_op_has_a_case_a_writer_and_a_torch_expression() -> None:
 
 
 @pytest.mark.parametrize("op", sorted(OPERATIONS))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_onnx_round_trip(op: str, data: Any) -> None:
     """Reading what was written gives the equal network, and the file is valid and plain."""
@@ -311,7 +311,7 @@ def test_onnx_round_trip(op: str, data: Any) -> None:
 
 
 @pytest.mark.parametrize("op", sorted(OPERATIONS))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(data=st.data())
 def test_onnxruntime_agrees(op: str, data: Any) -> None:
     """The written file computes what the graph means, at any batch size."""
@@ -325,7 +325,7 @@ def test_onnxruntime_agrees(op: str, data: Any) -> None:
 
 
 @pytest.mark.parametrize("op", sorted(OPERATIONS))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_module_agrees(op: str, data: Any) -> None:
     """The torch module computes the same in float64, for every value of the network, and gives gradients."""
@@ -344,7 +344,7 @@ def test_module_agrees(op: str, data: Any) -> None:
 
 
 @pytest.mark.parametrize("op", sorted(OPERATIONS))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(data=st.data())
 def test_structure_round_trip(op: str, data: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     network = data.draw(networks(op, (np.float16, np.float32, np.float64)))

@@ -612,7 +612,7 @@ def test_every_truncation_is_refused_or_reads_finite() -> None:
         assert network.output == "y"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255))
 def test_changed_bytes_never_escape_as_another_error(place: int, change: int) -> None:
     damaged = bytearray(WHOLE)
