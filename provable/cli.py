@@ -76,14 +76,11 @@ def _keep(text: str) -> tuple[str, float]:
 def _compress(options: argparse.Namespace) -> int:
     from provable.artifacts import check_folder
     from provable.calibration import read_calibration
-    from provable.errors import InputError
     from provable.pipeline import compress
     from provable.terminal import ProgressBars
 
     started = time.perf_counter()
     check_folder(options.out.absolute(), force=options.force)
-    if options.seed < 0:
-        raise InputError(f"--seed is {options.seed}; it must not be negative")
     calibration = read_calibration(options.calibration, options.key)
     with ProgressBars() as bars:
         result = compress(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from provable.compensation.target import ancestors
+from provable.errors import CalibrationError
 from verify.network.graph import Array, Network, Node
 from verify.network.module import STEPS
 
@@ -43,10 +44,16 @@ class Run:
         self._nodes = {node.name: node for node in network}
 
     def take(self, name: str) -> Tensor:
-        """Value `name` for all samples, (samples, *shape); serves one announced demand."""
+        """Value `name` for all samples, (samples, *shape); serves one announced demand.
+
+        Raises:
+            CalibrationError: it is not finite.
+        """
         self._compute(name)
         value = self._values[name]
         self._release(name)
+        if value.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(value))).all()):
+            raise CalibrationError(f"value {name!r} is not finite on the calibration inputs: it overflows float32")
         return value
 
     def live(self) -> tuple[str, ...]:

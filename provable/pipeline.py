@@ -89,8 +89,8 @@ def compress(
         progress: is told of stages and steps.
 
     Returns:
-        The compact network with everything known about it. The budget is met exactly or undercut, except by
-        "pfp-sampled", which meets it in expectation.
+        The compact network with everything known about it. The budget is met or undercut, with two exceptions:
+        "pfp-sampled" meets it in expectation, and intercepts of layers that had no bias come on top of "params".
 
     Raises:
         provable.errors.InputError, verify.errors.InputError: an argument, the model or the data cannot be used;
@@ -178,6 +178,8 @@ def _settings(
         random = np.random.default_rng(seed)
     else:
         seed = 0 if generator is None else int(generator)
+        if seed < 0:
+            raise InputError(f"the seed must not be negative; got {seed}")
         random = np.random.default_rng(seed)
     return Settings(budget_of(keep), RECIPES[recipe], compensation, scope, floor, seed), random
 
