@@ -33,7 +33,7 @@ def _network(kept: list[int], *, output_bias: float = 0.0) -> Network:
     return build("x", (2,), steps, "y", parameters)
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_onnx(_network(list(range(6))), tmp_path / "original.onnx")
     write_onnx(_network(list(range(5))), tmp_path / "compact.onnx")
