@@ -66,7 +66,7 @@ def _network(network: NetworkReport) -> str:
         _sentences("Not established", "no", words.not_established(network)),
         "</div>",
         _deviations(network),
-        _layers(network.layers),
+        _layers(network.layers, network.layer_notes),
         _files(network),
     ]
     return "<section>\n" + "\n".join(part for part in parts if part) + "\n</section>"
@@ -149,7 +149,7 @@ def _boxes(boxes: Sequence[BoxResult]) -> str:
     return f"<details><summary>Every box{left_out}</summary>{table}</details>"
 
 
-def _layers(layers: Sequence[Layer]) -> str:
+def _layers(layers: Sequence[Layer], notes: Sequence[str]) -> str:
     if not layers:
         return ""
     rows = [
@@ -163,7 +163,8 @@ def _layers(layers: Sequence[Layer]) -> str:
         for layer in layers
     ]
     header = ("layer", "channels kept", "total sensitivity", "a-priori bound", "calibration loss")
-    return f"<h3>Per layer</h3>{_figure(figures.kept_channels(layers), '')}{_table('', header, rows)}"
+    below = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+    return f"<h3>Per layer</h3>{_figure(figures.kept_channels(layers), '')}{_table('', header, rows)}{below}"
 
 
 def _files(network: NetworkReport) -> str:

@@ -111,6 +111,7 @@ class NetworkReport:
     Attributes:
         name, description: a heading and one sentence.
         sizes, layers: what compression did.
+        layer_notes: what the numbers per layer are and assume, shown under their table.
         domain: the boxes in words ("radius 0.01 around 50 held-out images"); "" when nothing formal was tried.
         boxes, statistical: what verification found.
         established, not_established: further sentences of the caller, shown after the report's own.
@@ -121,6 +122,7 @@ class NetworkReport:
     description: str = ""
     sizes: tuple[Size, ...] = ()
     layers: tuple[Layer, ...] = ()
+    layer_notes: tuple[str, ...] = ()
     domain: str = ""
     boxes: tuple[BoxResult, ...] = ()
     statistical: tuple[StatisticalResult, ...] = ()

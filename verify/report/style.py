@@ -18,7 +18,7 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; }
 h2 { font-size: 1.3rem; margin: 2.4rem 0 .2rem; padding-top: 1.2rem; border-top: 1px solid var(--rule); }
 h3 { font-size: 1rem; margin: 0 0 .4rem; }
 p { margin: .3rem 0 .9rem; }
-.lead, footer, figcaption { color: var(--soft); font-size: .92rem; }
+.lead, .note, footer, figcaption { color: var(--soft); font-size: .92rem; }
 .tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
 .tile { flex: 1 1 11rem; background: var(--panel); border-radius: .5rem; padding: .7rem 1rem; }
 .tile b { display: block; font-size: 1.6rem; line-height: 1.25; }

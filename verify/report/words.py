@@ -84,8 +84,8 @@ def not_established(report: NetworkReport) -> list[str]:
     sentences.append("Whether either network is right: only that the two are close.")
     if any(layer.bound_upper is not None for layer in report.layers):
         sentences.append(
-            "The a-priori bounds per layer are promises about the random selection under stated assumptions, and no "
-            "part of the proof."
+            "The a-priori bounds per layer are about the choice of channels under their stated assumptions, and no "
+            "part of any proof above."
         )
     return [*sentences, *report.not_established]
 

@@ -1,0 +1,87 @@
+"""The demo end to end on few boxes: what it writes, what it claims, and what it refuses."""
+
+import json
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import demo
+
+    yield demo
+    sys.path.remove(str(ROOT / "scripts"))
+
+
+def call(demo: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["demo.py", *arguments])
+    return demo.main()
+
+
+def test_perceptron_from_start_to_report(
+    demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    few = ("--networks", "mlp", "--boxes", "2", "--processes", "1", "--output", str(output))
+    assert call(demo, monkeypatch, *few) == 0
+    shown = capsys.readouterr().out
+    assert "2 of 2" in shown
+    assert "image_000.json" in shown
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "all 2 boxes" in page
+    assert "independent auditor" in page
+
+    from verify.audit.check import Verdict, audit
+
+    folder = output / "mlp"
+    for image in range(2):
+        certificate = folder / "certificates" / f"image_{image:03d}.json"
+        report = audit(certificate, folder / "original.onnx", folder / "compact.onnx")
+        assert report.verdict is Verdict.ACCEPT
+        assert report.bound <= Fraction(json.loads(certificate.read_text())["claim"]["epsilon"])
+        swapped = audit(certificate, folder / "compact.onnx", folder / "original.onnx")
+        assert swapped.verdict is Verdict.REJECT
+
+    assert call(demo, monkeypatch, *few) == 0, "an earlier output is replaced"
+
+
+def test_foreign_folder_is_left_alone(demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert call(demo, monkeypatch, "--output", str(tmp_path)) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_missing_parent_folder(demo: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call(demo, monkeypatch, "--output", str(tmp_path / "absent" / "out")) == 3
+    assert not list(tmp_path.iterdir())
+
+
+@given(st.floats(1e-12, 1e12))
+def test_claimed_bound_is_a_little_above_the_proved_one(upper: float) -> None:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    from reproduce_digits import SLACK, claimed
+
+    sys.path.remove(str(ROOT / "scripts"))
+    assert Fraction(upper) * (1 + SLACK) <= claimed(upper) <= Fraction(upper) * (1 + 2 * SLACK)
+
+
+@pytest.mark.slow
+def test_both_networks_meet_the_stated_figures(demo: ModuleType, tmp_path: Path) -> None:
+    settings = demo.Settings()
+    mlp, cnn = demo.run(settings, tmp_path)
+    assert all(box.audited == "accept" for box in mlp.boxes)
+    assert sorted(box.ratio for box in mlp.boxes)[25] <= 1.2
+    assert mlp.correct[1] >= 0.985
+    assert cnn.correct[1] >= 0.98
+    for outcome in (mlp, cnn):
+        assert outcome.compression.after.flops <= 0.5 * outcome.compression.before.flops
