@@ -5,13 +5,17 @@ a surgery on the state_dict. What the graph does not know (`num_batches_tracked`
 """
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from provable.errors import StateError
-from provable.surgery import Cut, Surgery
+from provable.surgery import Surgery
 from verify.network.graph import Network
+
+Identity: TypeAlias = tuple[object, ...]
 
 
 def shrink_state_dict(
@@ -27,33 +31,40 @@ def shrink_state_dict(
             (the compensated network).
 
     Returns:
-        The same keys in the same order and dtypes; nothing shares memory with the original, and parameters
-        that were one tensor still are.
+        The same keys in the same order and dtypes. Nothing shares memory with the original; names of one
+        tensor are names of one tensor again, also those the network does not know.
 
     Raises:
         StateError: a parameter is missing or misshapen, `values` has a parameter the module has no place for,
             or tensors that are tied would have to differ.
     """
     _check(state_dict, network, surgery, values)
-    tied: dict[tuple[object, ...], tuple[str, Tensor]] = {}
-    result = {}
-    for key, tensor in state_dict.items():
-        small = _slice(tensor, surgery.parameters.get(key, ()))
-        if values is not None and key in values.parameters:
-            small = torch.from_numpy(values.parameters[key].copy()).to(tensor.dtype)
-        identity = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        first, kept = tied.setdefault(identity, (key, small)) if tensor.numel() else (key, small)
-        if not torch.equal(kept, small):
+    source = surgery.compact if values is None else values
+    known = {
+        key: _value(tensor, key, surgery, source) for key, tensor in state_dict.items() if key in source.parameters
+    }
+    tied: dict[Identity, str] = {}
+    for key, small in known.items():
+        first = tied.setdefault(_identity(state_dict[key], key), key)
+        if not torch.equal(known[first], small):
             raise StateError(f"{key!r} and {first!r} are one tensor, but the compact network needs them to differ")
-        result[key] = kept
-    return result
+    names = {key: tied.get(_identity(tensor, key)) for key, tensor in state_dict.items()}
+    return {key: known[name] if name else state_dict[key].detach().clone() for key, name in names.items()}
 
 
-def _slice(tensor: Tensor, cuts: tuple[Cut, ...]) -> Tensor:
+def _value(tensor: Tensor, key: str, surgery: Surgery, source: Network) -> Tensor:
+    """The compact network's parameter; sliced from the module's own bits wherever surgery alone made it."""
+    if source is not surgery.compact:
+        return torch.from_numpy(source.parameters[key].copy()).to(tensor)
     small = tensor.detach()
-    for cut in cuts:
+    for cut in surgery.parameters.get(key, ()):
         small = small.index_select(cut.axis, torch.tensor(cut.kept, device=tensor.device))
     return small.clone()
+
+
+def _identity(tensor: Tensor, key: str) -> Identity:
+    """Equal for tensors that are one; an empty tensor is nobody else."""
+    return (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, "" if tensor.numel() else key)
 
 
 def _check(state_dict: Mapping[str, Tensor], network: Network, surgery: Surgery, values: Network | None) -> None:
@@ -63,10 +74,9 @@ def _check(state_dict: Mapping[str, Tensor], network: Network, surgery: Surgery,
     for key, tensor in state_dict.items():
         if key in network.parameters and tuple(tensor.shape) != network.parameters[key].shape:
             raise StateError(f"{key!r} has shape {tuple(tensor.shape)}, the network's {network.parameters[key].shape}")
-    if values is None:
-        return
-    for key, array in values.parameters.items():
-        if key in network.parameters and array.shape != surgery.compact.parameters[key].shape:
+    compact = surgery.compact.parameters
+    for key, array in () if values is None else values.parameters.items():
+        if key in compact and array.shape != compact[key].shape:
             raise StateError(f"{key!r} has shape {array.shape}, not that of the compact network")
-        if key not in network.parameters and key not in state_dict:
-            raise StateError(f"the module has no place for {key!r} (a new bias?); give its layer one")
+        if key not in state_dict and not (key in compact and np.array_equal(array, compact[key])):
+            raise StateError(f"the module has no place for the new values of {key!r} (a new bias? give its layer one)")

@@ -67,15 +67,39 @@ def test_compensated_values_replace_the_sliced_ones(module, network):
     assert state["hidden.weight"].shape == (2, 96)
 
 
-def test_tied_tensors_stay_tied_or_are_refused(module, network):
-    surgery = shrink(network, {"conv": [0, 4, 5]})
+class Tied(nn.Module):
+    def __init__(self, hidden: int = 5) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, hidden), nn.Linear(hidden, 2)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.d(torch.relu(self.c(torch.relu(self.b(torch.relu(self.a(x)))))))
+
+
+def test_tied_weights_stay_tied():
+    module = Tied().eval()
+    network = trace(module, torch.ones(1, 4))
+    surgery = shrink(network, {"c": [0, 3]})
+    repaired = surgery.compact.with_parameters({"a.weight": surgery.compact.parameters["a.weight"] * 2})
+    for values in (None, repaired):
+        state = shrink_state_dict(module.state_dict(), network, surgery, values=values)
+        assert state["b.weight"] is state["a.weight"]
+        compact = Tied(2).eval()
+        compact.load_state_dict(state)
+        expected = evaluate(values or surgery.compact, np.ones((1, 4)))
+        np.testing.assert_allclose(compact(torch.ones(1, 4)).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_tied_tensors_that_must_differ_are_refused(module, network):
+    """A module that ties what its graph does not share."""
     state = dict(module.state_dict())
-    state["copy.bias"] = state["head.bias"]
-    small = shrink_state_dict(state, network, surgery)
-    assert small["copy.bias"] is small["head.bias"]
-    state["copy.weight"] = state["conv.weight"]
-    with pytest.raises(StateError, match=r"'copy.weight' and 'conv.weight' are one tensor"):
-        shrink_state_dict(state, network, surgery)
+    state["norm.running_mean"] = state["conv.bias"]
+    surgery = shrink(network, {"conv": [0, 4, 5]})
+    assert shrink_state_dict(state, network, surgery)["norm.running_mean"].shape == (3,)
+    repaired = surgery.compact.with_parameters({"conv.bias": surgery.compact.parameters["conv.bias"] + 1})
+    with pytest.raises(StateError, match=r"'norm.running_mean' and 'conv.bias' are one tensor"):
+        shrink_state_dict(state, network, surgery, values=repaired)
 
 
 def test_foreign_state_dicts_are_refused(module, network):
@@ -87,3 +111,8 @@ def test_foreign_state_dicts_are_refused(module, network):
         shrink_state_dict({**state, "conv.weight": state["conv.weight"][:4]}, network, surgery)
     with pytest.raises(StateError, match="not that of the compact network"):
         shrink_state_dict(state, network, surgery, values=network)
+    lacking = {k: v for k, v in state.items() if k != "head.bias"}
+    shrink_state_dict(lacking, network, surgery, values=surgery.compact)
+    repaired = surgery.compact.with_parameters({"head.bias": surgery.compact.parameters["head.bias"] + 1})
+    with pytest.raises(StateError, match=r"no place for the new values of 'head\.bias'"):
+        shrink_state_dict(lacking, network, surgery, values=repaired)
