@@ -183,6 +183,7 @@ def test_a_wrong_surgery_is_caught(sketch):
         check_surgery(network, {"conv_0": [0, 1, 3]}, wrong, inputs_of(network))
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
 def test_infinite_values_and_empty_batches_prove_nothing(sketch):
     s = sketch((2,))
     x = s.add("scale", s.linear("x", 3), parameters={"value": np.array(1e200)})
