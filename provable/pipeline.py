@@ -265,8 +265,9 @@ def _state_dict(
 ) -> tuple[dict[str, Tensor] | None, tuple[str, ...]]:
     if not isinstance(model, nn.Module):
         return None, ()
+    refitted = surgery.compact.with_parameters({})  # another object: the module's own bits are no longer the values
     try:
-        return shrink_state_dict(model.state_dict(), network, surgery, values=surgery.compact), ()
+        return shrink_state_dict(model.state_dict(), network, surgery, values=refitted), ()
     except StateError as error:
         return None, (f"no state_dict for {type(model).__name__}: {error}",)
 

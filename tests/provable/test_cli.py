@@ -46,11 +46,8 @@ def result(workplace: Path) -> Compression:
 
 
 def run(workplace: Path, out: Path, *more: str, model: str = "net.onnx") -> int:
-    calibration = str(workplace / "x.npy")
-    return main(
-        ["compress", str(workplace / model), "--calibration", calibration, "--keep", "channels=0.5", "--out", str(out)]
-        + list(more)
-    )
+    words = ["compress", str(workplace / model), "--calibration", str(workplace / "x.npy"), "--keep", "channels=0.5"]
+    return main([*words, "--out", str(out), *more])
 
 
 def leftovers(folder: Path) -> list[str]:
