@@ -13,7 +13,7 @@ DOCUMENTS = sorted(
     ]
 )
 ABSOLUTE = re.compile(r"(?<![\w.:/~\-])/(?:home|work|root|tmp|Users|usr|opt|mnt|data|srv|var)/[\w.\-]+")
-LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
+LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)(?:#[^)\s]*)?\)")
 
 every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=[str(p.relative_to(ROOT)) for p in DOCUMENTS])
 
@@ -32,6 +32,14 @@ def test_links_lead_somewhere(path: Path) -> None:
 @pytest.mark.parametrize("text", ["see /home/me/x.py", "`/work/data`", "(/tmp/out)"])
 def test_absolute_paths_are_seen(text: str) -> None:
     assert ABSOLUTE.search(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "links"),
+    [("[a](b.md)", ["b.md"]), ("[a](b.md#part)", ["b.md"]), ("[x](https://y)", []), ("tr([D, W](C + r I)[D])", [])],
+)
+def test_links_are_told_from_formulas(text: str, links: list[str]) -> None:
+    assert LINK.findall(text) == links
 
 
 def test_readme_names_the_two_commands_and_they_can_be_run() -> None:

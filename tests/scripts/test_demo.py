@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[2]
@@ -66,19 +66,20 @@ def test_missing_parent_folder(demo: ModuleType, tmp_path: Path, monkeypatch: py
     assert not list(tmp_path.iterdir())
 
 
-@given(st.floats(1e-12, 1e12))
-def test_claimed_bound_is_a_little_above_the_proved_one(upper: float) -> None:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    from reproduce_digits import SLACK, claimed
+def test_claimed_bound_is_a_little_above_the_proved_one(demo: ModuleType) -> None:
+    digits = sys.modules["reproduce_digits"]
 
-    sys.path.remove(str(ROOT / "scripts"))
-    assert Fraction(upper) * (1 + SLACK) <= claimed(upper) <= Fraction(upper) * (1 + 2 * SLACK)
+    @given(st.floats(1e-12, 1e12))
+    @settings(deadline=None)
+    def law(upper: float) -> None:
+        assert Fraction(upper) * (1 + digits.SLACK) <= digits.claimed(upper) <= Fraction(upper) * (1 + 2 * digits.SLACK)
+
+    law()
 
 
 @pytest.mark.slow
 def test_both_networks_meet_the_stated_figures(demo: ModuleType, tmp_path: Path) -> None:
-    settings = demo.Settings()
-    mlp, cnn = demo.run(settings, tmp_path)
+    mlp, cnn = demo.run(demo.Settings(), tmp_path)
     assert all(box.audited == "accept" for box in mlp.boxes)
     assert sorted(box.ratio for box in mlp.boxes)[25] <= 1.2
     assert mlp.correct[1] >= 0.985
