@@ -1,13 +1,16 @@
 """How each op of the table enters a random network: one function per op, joined to its name below.
 
 A block reads the newest value of a sketch, reshapes it first if its shape does not fit, and appends one node (or the
-few that the op makes sense with). A new op of the table needs one line here; a test fails until it has one.
+few that the op makes sense with). Attributes are float32 numbers, as file formats want them. A new op of the table
+needs one line here; a test fails until it has one.
 """
 
 import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from verify.network.graph import Shape
 from verify.testing.sketch import Sketch
@@ -202,7 +205,7 @@ def attention(s: Sketch) -> None:
         s.add("linear", [source], roles={"weight": s.parameter((n, width), scale=width**-0.5)})
         for n in (head, head, s.whole(1, 3))
     ]
-    s.add("attention", made, attributes={"scale": head**-0.5})
+    s.add("attention", made, attributes={"scale": float(np.float32(head**-0.5))})
 
 
 BLOCKS: dict[str, Block] = {
