@@ -1,12 +1,11 @@
 """The two kinds of bounds the rules can compute: one network, or a pair with its difference."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from torch import Tensor
 
 from verify.formal.curve import curve, curve_pair
-from verify.formal.form import FAMILIES, Form, combine, constant, rows_of, with_fresh_written
+from verify.formal.form import BLOCKS, Form, combine, constant, rows_of, with_fresh_written
 from verify.formal.maps import Map
 from verify.formal.pair import Kept, Triple, narrower, relu_pair
 from verify.formal.relu import phase_of, relu
@@ -16,21 +15,21 @@ from verify.formal.symbols import Ledger
 
 
 class SingleArithmetic(Arithmetic[Form]):
-    """Forms of one network, whose error symbols belong to `family`."""
+    """Forms of one network, whose rows are in `block`."""
 
-    def __init__(self, ledger: Ledger, family: int) -> None:
-        self.ledger, self.family = ledger, family
+    def __init__(self, ledger: Ledger, block: int) -> None:
+        self.ledger, self.block = ledger, block
 
     def affine(self, step: AffineStep, inputs: Sequence[Form]) -> Form:
         return _applied(self.ledger, step.first, inputs)
 
     def relu(self, value: Form) -> Form:
         written = with_fresh_written(value)
-        self.ledger.watch(written.radius())
-        return relu(written, phase_of(*written.bounds()), self.ledger, self.family)
+        self.ledger.watch(written)
+        return relu(written, phase_of(*written.bounds()), self.ledger, self.block)
 
     def curve(self, function: Curve, value: Form) -> Form:
-        return curve(with_fresh_written(value), function, self.ledger, self.family)
+        return curve(with_fresh_written(value), function, self.ledger, self.block)
 
     def constant(self, first: Tensor, second: Tensor | None, kept: Kept | None) -> Form:
         return constant(first, self.ledger.batch)
@@ -67,8 +66,7 @@ class PairArithmetic(Arithmetic[Triple]):
         assert second is not None
         assert kept is not None
         z, y = constant(first, self.ledger.batch), constant(second, self.ledger.batch)
-        d = constant(kept.of(first) - second, self.ledger.batch)
-        return Triple(z, y, replace(d, remainder=d.centre.abs() * slack(1)), kept)
+        return Triple(z, y, constant(kept.of(first) - second, self.ledger.batch, error=slack(1)), kept)
 
 
 def _applied(ledger: Ledger, affine: Affine, inputs: Sequence[Form]) -> Form:
@@ -76,6 +74,6 @@ def _applied(ledger: Ledger, affine: Affine, inputs: Sequence[Form]) -> Form:
 
 
 def _combined(ledger: Ledger, terms: list[tuple[Map, Form]], offset: Tensor | None, error: Tensor | None) -> Form:
-    rows = sum(max(rows_of(form, family) for _, form in terms) for family in FAMILIES)
+    rows = sum(max(rows_of(form, block) for _, form in terms) for block in BLOCKS)
     ledger.reserve(rows, terms[0][0].outputs)
     return combine(terms, offset, error)

@@ -8,32 +8,30 @@ from torch import Tensor
 
 from verify.formal.form import COMPACT, DIFFERENCE, ORIGINAL, Form, sloped
 from verify.formal.pair import Triple
-from verify.formal.relu import input_share
 from verify.formal.rounding import above, raised
 from verify.formal.rules.rule import Curve
 from verify.formal.symbols import Ledger
 
 
-def curve(form: Form, function: Curve, ledger: Ledger, family: int) -> Form:
+def curve(form: Form, function: Curve, ledger: Ledger, block: int) -> Form:
     """``function(form)``; `form` has no fresh symbols."""
-    ledger.watch(form.radius())
+    ledger.watch(form)
     lower, upper = form.bounds()
     low, high = function.derivatives(lower, upper)
     slope, spread = 0.5 * (low + high), above(0.5 * (high - low))
     at_centre = function.values(form.centre, form.centre)
     middle = 0.5 * (at_centre[0] + at_centre[1]) - slope * form.centre
-    half = raised(spread * form.radius() + (at_centre[1] - at_centre[0])) + 2.0**-50 * (
+    half = raised(spread * form.radius + (at_centre[1] - at_centre[0])) + 2.0**-50 * (
         at_centre[0].abs() + at_centre[1].abs() + (slope * form.centre).abs()
     )
     everywhere = torch.ones_like(slope, dtype=torch.bool)
     granted = ledger.grant(everywhere)
     flat_middle, flat_half = _hull(*function.values(lower, upper))
     flat = ~granted | ~(half < flat_half)
-    slope, middle, half = (
-        torch.where(flat, *p) for p in ((slope * 0.0, slope), (flat_middle, middle), (flat_half, half))
-    )
-    fresh = ledger.fresh(family, granted, half, input_share(form, ledger))
-    return sloped([(slope, form)], middle, half, granted, fresh)
+    slope, middle = torch.where(flat, 0.0, slope), torch.where(flat, flat_middle, middle)
+    half = torch.where(flat, flat_half, half)
+    fresh = ledger.fresh(block, granted, half, form)
+    return sloped([(slope, form)], middle, half, rounded=everywhere, granted=granted, fresh=fresh)
 
 
 def curve_pair(triple: Triple, function: Curve, ledger: Ledger) -> Triple:
@@ -45,6 +43,7 @@ def curve_pair(triple: Triple, function: Curve, ledger: Ledger) -> Triple:
 
 
 def _difference(triple: Triple, function: Curve, ledger: Ledger) -> Form:
+    ledger.watch(triple.d)
     z_lower, z_upper = (triple.kept.of(b) for b in triple.z.bounds())
     y_lower, y_upper = triple.y.bounds()
     d_lower, d_upper = triple.d.bounds()
@@ -52,17 +51,17 @@ def _difference(triple: Triple, function: Curve, ledger: Ledger) -> Form:
     slope = 0.5 * (low + high)
     reach = torch.maximum(d_lower.abs(), d_upper.abs())
     half = raised(above(0.5 * (high - low)) * reach)
+    whole = raised(half + slope.abs() * reach)  # without a symbol: the interval around 0
     z_values, y_values = function.values(z_lower, z_upper), function.values(y_lower, y_upper)
-    apart = _hull(z_values[0] - y_values[1], z_values[1] - y_values[0])
-    granted = ledger.grant(torch.ones_like(slope, dtype=torch.bool))
-    flat = ~granted & ~(raised(half + slope.abs() * reach) < apart[1])
-    flat |= ~(half < apart[1])
-    boxed = ~granted & ~flat  # no symbol: the interval of s D ± half, centred at 0
-    half = torch.where(flat, apart[1], torch.where(boxed, raised(half + slope.abs() * reach), half))
-    slope = torch.where(flat | boxed, 0.0, slope)
-    middle = torch.where(flat, apart[0], 0.0)
-    fresh = ledger.fresh(DIFFERENCE, granted, half, input_share(triple.d, ledger))
-    return sloped([(slope, triple.d)], middle, half, granted, fresh)
+    apart_middle, apart_half = _hull(z_values[0] - y_values[1], z_values[1] - y_values[0])
+    everywhere = torch.ones_like(slope, dtype=torch.bool)
+    granted = ledger.grant(everywhere)
+    half = torch.where(granted, half, whole)
+    apart = ~(half < apart_half)
+    slope = torch.where(granted & ~apart, slope, 0.0)
+    middle, half = torch.where(apart, apart_middle, 0.0), torch.where(apart, apart_half, half)
+    fresh = ledger.fresh(DIFFERENCE, granted, half, triple.d)
+    return sloped([(slope, triple.d)], middle, half, rounded=everywhere, granted=granted, fresh=fresh)
 
 
 def _hull(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:

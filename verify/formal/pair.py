@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from verify.formal.form import COMPACT, DIFFERENCE, INPUT, ORIGINAL, Form, Rows, sloped, with_fresh_written
+from verify.formal.form import COMPACT, DIFFERENCE, ORIGINAL, Form, Rows, formed, sloped, with_fresh_written
 from verify.formal.pair_relu import Region, best_plane
-from verify.formal.relu import Phase, input_share, phase_of, relu
-from verify.formal.rounding import raised, slack
+from verify.formal.relu import Phase, phase_of, relu
+from verify.formal.rounding import TINY, slack
 from verify.formal.symbols import Ledger
 
 
@@ -37,16 +37,18 @@ class Kept:
         """A copy of `rows` whose kept elements are `values`."""
         if self.everything:
             return values
+        if self.prefix:
+            return torch.cat([values, rows[..., self.count :]], dim=-1)
         return rows.index_copy(-1, self.index, values)
 
     def form(self, form: Form) -> Form:
         """The kept elements of a form without fresh symbols."""
-        return Form(
-            self.of(form.centre),
-            tuple(None if rows is None else self.of(rows) for rows in form.generators),
-            tuple(None if part is None else self.of(part) for part in form.spreads),
-            self.of(form.remainder),
-        )
+        if self.everything:
+            return form
+        rows = tuple(None if part is None else self.of(part) for part in form.rows)
+        outer = None if form.outer is None else self.of(form.outer)
+        centre, remainder, radius, size = map(self.of, (form.centre, form.remainder, form.radius, form.size))
+        return Form(centre, rows, remainder, radius, size, outer, form.inputs)
 
 
 @dataclass(frozen=True)
@@ -63,78 +65,79 @@ class Triple:
         return replace(self, z=with_fresh_written(self.z), y=with_fresh_written(self.y), d=with_fresh_written(self.d))
 
 
-def narrower(triple: Triple) -> Triple:
-    """Replace the difference by ``z[kept] - y`` wherever that form has the smaller radius."""
-    z, y, d = triple.kept.form(triple.z), triple.y, triple.d
-    inputs = _input_rows_of_difference(z, y)
-    spreads = _spreads_of_difference(z, y, inputs)
-    size = raised(z.centre.abs() + y.centre.abs() + z.spread() + y.spread())
-    remainder = raised(z.remainder + y.remainder + size * slack(2))
-    radius = raised(sum((s for s in spreads if s is not None), start=remainder))
-    better = radius < d.radius()
-    if not bool(better.any()):
-        return triple
-    centre = torch.where(better, z.centre - y.centre, d.centre)
-    parts = zip(d.spreads, spreads, strict=True)
-    mixed = tuple(_mixed(better, old, new, d.centre) for old, new in parts)
-    rows = _replaced_rows(better, z, y, d, inputs)
-    return replace(triple, d=Form(centre, rows, mixed, torch.where(better, remainder, d.remainder)))
+def plain_difference(z: Form, y: Form) -> Form:
+    """``z - y`` for forms of the original and of the compact network, equally many elements, nothing fresh."""
+    centre, remainder = _plain_centre(z, y)
+    return formed(centre, _plain_rows(z, y, _plain_inputs(z, y)), remainder, z.inputs)
 
 
-def _input_rows_of_difference(z: Form, y: Form) -> Tensor | None:
-    a, b = z.generators[INPUT], y.generators[INPUT]
+def _plain_centre(z: Form, y: Form) -> tuple[Tensor, Tensor]:
+    remainder = torch.add(z.remainder + y.remainder, z.size + y.size, alpha=slack(4)).add_(TINY)
+    return z.centre - y.centre, remainder
+
+
+def _plain_inputs(z: Form, y: Form) -> Tensor | None:
+    a, b = z.input_rows(), y.input_rows()
     if a is None or b is None:
         return a if b is None else -b
     return a - b
 
 
-def _spreads_of_difference(z: Form, y: Form, inputs: Tensor | None) -> Rows:
-    shared = None if inputs is None else raised(inputs.abs().sum(0) * (1.0 + slack(len(inputs))))
-    return shared, z.spreads[ORIGINAL], y.spreads[COMPACT], None
+def _plain_rows(z: Form, y: Form, inputs: Tensor | None) -> Rows:
+    own, other = z.rows[ORIGINAL], y.rows[COMPACT]
+    first = inputs if own is None or inputs is None else torch.cat([inputs, own[z.inputs :]])
+    rest = None if other is None or other.shape[0] == y.inputs else -other[y.inputs :]
+    return first, None, rest, None
 
 
-def _mixed(better: Tensor, old: Tensor | None, new: Tensor | None, like: Tensor) -> Tensor | None:
-    if old is None and new is None:
-        return None
-    zero = torch.zeros_like(like)
-    return torch.where(better, zero if new is None else new, zero if old is None else old)
-
-
-def _replaced_rows(better: Tensor, z: Form, y: Form, d: Form, inputs: Tensor | None) -> Rows:
-    compact = y.generators[COMPACT]
-    sources = (inputs, z.generators[ORIGINAL], None if compact is None else -compact, None)
-    everywhere = bool(better.all())
-    return tuple(
-        source if everywhere else _replaced(better, source, old, d.centre)
-        for source, old in zip(sources, d.generators, strict=True)
+def narrower(triple: Triple) -> Triple:
+    """Replace the difference by ``z[kept] - y`` wherever that form has the smaller radius."""
+    z, y, d = triple.kept.form(triple.z), triple.y, triple.d
+    inputs = _plain_inputs(z, y)
+    centre, remainder = _plain_centre(z, y)
+    radius = remainder
+    for part in (None if inputs is None else inputs.abs().sum(0), z.outer, y.outer):
+        if part is not None:
+            radius = radius + part
+    radius = radius * (1.0 + slack(z.inputs + 4))
+    better = radius < d.radius
+    if not bool(better.any()):
+        return triple
+    rows = tuple(
+        _replaced(better, source, old, centre) for source, old in zip(_plain_rows(z, y, inputs), d.rows, strict=True)
+    )
+    return replace(
+        triple,
+        d=formed(torch.where(better, centre, d.centre), rows, torch.where(better, remainder, d.remainder), z.inputs),
     )
 
 
 def _replaced(better: Tensor, source: Tensor | None, old: Tensor | None, like: Tensor) -> Tensor | None:
-    longest = max(0 if source is None else len(source), 0 if old is None else len(old))
-    if longest == 0:
+    counts = [0 if part is None else part.shape[0] for part in (source, old)]
+    if max(counts) == 0:
         return None
-    rows = torch.zeros(longest, *like.shape, dtype=torch.float64)
+    rows = torch.zeros(max(counts), *like.shape, dtype=torch.float64)
     if old is not None:
-        rows[: len(old)] = old
+        rows[: counts[1]] = old
     box, element = better.nonzero(as_tuple=True)
     rows[:, box, element] = 0.0
     if source is not None:
-        rows[: len(source), box, element] = source[:, box, element]
+        rows[: counts[0], box, element] = source[:, box, element]
     return rows
 
 
 def relu_pair(triple: Triple, ledger: Ledger) -> Triple:
     """``relu`` of both networks' values and of their difference."""
     triple = triple.written()
-    kept = triple.kept
+    kept, size = triple.kept, triple.z.centre.shape[1]
     for form in (triple.z, triple.y, triple.d):
-        ledger.watch(form.radius())
+        ledger.watch(form)
     lower, upper, region = sharpened_bounds(triple)
-    z, y = phase_of(lower, upper), phase_of(region.y_lower, region.y_upper)
+    both = phase_of(torch.cat([lower, region.y_lower], 1), torch.cat([upper, region.y_upper], 1))
+    z, y = both.part(0, size), both.part(size, both.lower.shape[1])
     new_z = relu(triple.z, z, ledger, ORIGINAL)
     new_y = relu(triple.y, y, ledger, COMPACT)
-    near = Phase(kept.of(z.lower), kept.of(z.upper), kept.of(z.unstable), kept.of(z.slope))
+    near = Phase(*(kept.of(t) for t in (z.lower, z.upper, z.unstable, z.slope)))
     return Triple(new_z, new_y, _relu_difference(triple, region, near, y, ledger), kept)
 
 
@@ -147,18 +150,16 @@ def sharpened_bounds(triple: Triple) -> tuple[Tensor, Tensor, Region]:
 
 
 def _relu_difference(triple: Triple, region: Region, z: Phase, y: Phase, ledger: Ledger) -> Form:
-    d, near = triple.d, triple.kept.form(triple.z)
+    near = triple.kept.form(triple.z)
     undecided = z.unstable | y.unstable
     granted = ledger.grant(undecided)
     a, b = z.slope - y.slope, y.slope.clone()
     middle, half = torch.zeros_like(a), torch.zeros_like(a)
-    if bool(undecided.any()):
-        plane = best_plane(region.at(undecided), z.slope[undecided], y.slope[undecided], ~granted[undecided])
-        a[undecided], b[undecided], middle[undecided], half[undecided] = plane.a, plane.b, plane.middle, plane.half
-    fresh = ledger.fresh(DIFFERENCE, granted, half, _share(near, triple.y, ledger))
-    return sloped([(a, near), (b, d)], middle, half, granted, fresh)
-
-
-def _share(z: Form, y: Form, ledger: Ledger) -> Tensor | None:
-    shares = [s for s in (input_share(z, ledger), input_share(y, ledger)) if s is not None]
-    return torch.maximum(*shares) if len(shares) == 2 else None
+    where = undecided.nonzero(as_tuple=True)
+    if where[0].shape[0]:
+        open_region = Region(*(bound[where] for bound in region.parts()))
+        plane = best_plane(open_region, z.slope[where], y.slope[where], ~granted[where])
+        a[where], b[where], middle[where], half[where] = plane.a, plane.b, plane.middle, plane.half
+    fresh = ledger.fresh(DIFFERENCE, granted, half, near)
+    rounded = undecided | (a * b != 0.0)
+    return sloped([(a, near), (b, triple.d)], middle, half, rounded=rounded, granted=granted, fresh=fresh)

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from verify.formal.relu import chord_slope
-from verify.formal.rounding import above, below, raised
+from verify.formal.rounding import raised
 
-_ROUNDING = 2.0**-46  # 64 units of roundoff per magnitude: see floating_point.md, section 5
+_ROUNDING = 2.0**-46  # per magnitude: floating_point.md, section 5
 
 
 @dataclass(frozen=True)
 class Region:
-    """Bounds of z, y and D = z - y, all of one shape, rounded outward."""
+    """Bounds of z, y and D = z - y, all of one shape, rounded outward with a margin (`rounding.MARGIN`)."""
 
     z_lower: Tensor
     z_upper: Tensor
@@ -38,22 +38,17 @@ class Region:
 
     def sharpened(self) -> "Region":
         """Bounds of D from z and y, then of y from z and D, then of z from y and D."""
-        d_lower = torch.maximum(self.d_lower, below(self.z_lower - self.y_upper))
-        d_upper = torch.minimum(self.d_upper, above(self.z_upper - self.y_lower))
-        y_lower = torch.maximum(self.y_lower, below(self.z_lower - d_upper))
-        y_upper = torch.minimum(self.y_upper, above(self.z_upper - d_lower))
-        z_lower = torch.maximum(self.z_lower, below(y_lower + d_lower))
-        z_upper = torch.minimum(self.z_upper, above(y_upper + d_upper))
+        d_lower = torch.maximum(self.d_lower, self.z_lower - self.y_upper)
+        d_upper = torch.minimum(self.d_upper, self.z_upper - self.y_lower)
+        y_lower = torch.maximum(self.y_lower, self.z_lower - d_upper)
+        y_upper = torch.minimum(self.y_upper, self.z_upper - d_lower)
+        z_lower = torch.maximum(self.z_lower, y_lower + d_lower)
+        z_upper = torch.minimum(self.z_upper, y_upper + d_upper)
         return Region(z_lower, z_upper, y_lower, y_upper, d_lower, d_upper)
 
     def parts(self) -> tuple[Tensor, ...]:
         """The six bounds."""
         return self.z_lower, self.z_upper, self.y_lower, self.y_upper, self.d_lower, self.d_upper
-
-    def magnitude(self) -> Tensor:
-        """Upper bound of |z| + |y| + |D|."""
-        z, y, d = (torch.maximum(a.abs(), b.abs()) for a, b in zip(self.parts()[::2], self.parts()[1::2], strict=True))
-        return raised(z + y + d)
 
 
 @dataclass(frozen=True)
@@ -67,40 +62,34 @@ class Plane:
 
 
 def vertices(region: Region) -> tuple[Tensor, Tensor]:
-    """Points ``(13, ...)`` of a closed region, z and y, among which every extreme of a cell-wise linear function is."""
-    zero = torch.zeros_like(region.z_lower)
-    z_points, y_points = [], []
-    for z in (region.z_lower, zero.clamp(region.z_lower, region.z_upper), region.z_upper):
-        low = torch.maximum(region.y_lower, z - region.d_upper)
-        high = torch.minimum(region.y_upper, z - region.d_lower)
-        z_points += [z, z]
-        y_points += [low, high]
-    z_points.append(z_points[2])  # the origin, where it belongs to the region
-    y_points.append(zero.clamp(y_points[2], y_points[3]))
-    for y in (region.y_lower, zero.clamp(region.y_lower, region.y_upper), region.y_upper):
-        z_points += [
-            torch.maximum(region.z_lower, y + region.d_lower),
-            torch.minimum(region.z_upper, y + region.d_upper),
-        ]
-        y_points += [y, y]
-    return torch.stack(z_points), torch.stack(y_points)
+    """Points ``(13, n)`` of a sharpened region, z and y, among which every extreme of a cell-wise linear function is.
+
+    Along each of the lines z = lz, 0, uz and y = ly, 0, uy the two ends of what lies in the region, and the origin
+    where it belongs to the region.
+    """
+    lz, uz, ly, uy, dl, du = region.parts()
+    zero = torch.zeros_like(lz)
+    z = torch.stack([lz, zero.clamp(lz, uz), uz])
+    y = torch.stack([ly, zero.clamp(ly, uy), uy])
+    y_low, y_high = torch.maximum(ly, z - du), torch.minimum(uy, z - dl)
+    z_low, z_high = torch.maximum(lz, y + dl), torch.minimum(uz, y + du)
+    origin = zero.clamp(y_low[1], y_high[1])[None]
+    return torch.cat([z, z, z_low, z_high, z[1:2]]), torch.cat([y_low, y_high, y, y, origin])
 
 
-def offsets(region: Region, slopes: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-    """Lower and upper offset, rounded outward, for each pair of slopes with 0 <= a + b <= 1 and 0 <= b <= 1."""
+def offsets(region: Region, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower and upper offsets ``(c, n)``, rounded outward, for slopes ``(c, n)`` with 0 <= a + b <= 1, 0 <= b <= 1."""
     closed = region.sharpened()
     z, y = vertices(closed)
     difference = z.clamp(min=0.0) - y.clamp(min=0.0)
-    margin = closed.magnitude() * _ROUNDING
-    result = []
-    for a, b in slopes:
-        rest = difference - a * z - b * (z - y)
-        result.append((below(rest.amin(0) - margin), above(rest.amax(0) + margin)))
-    return result
+    rest = difference - (a + b)[:, None] * z + b[:, None] * y  # (c, 13, n)
+    magnitude = torch.stack(closed.parts()).abs().amax(0)
+    margin = raised(magnitude * _ROUNDING)
+    return rest.amin(1) - margin, rest.amax(1) + margin
 
 
 def best_plane(region: Region, slope_z: Tensor, slope_y: Tensor, hulled: Tensor) -> Plane:
-    """The candidate plane with the narrowest offsets.
+    """The candidate plane with the narrowest offsets, the first of equals; all arguments are ``(n,)``.
 
     Args:
         slope_z, slope_y: slopes of the two ReLUs (1 active, 0 inactive).
@@ -108,22 +97,14 @@ def best_plane(region: Region, slope_z: Tensor, slope_y: Tensor, hulled: Tensor)
     """
     one, zero = torch.ones_like(slope_z), torch.zeros_like(slope_z)
     low, high = region.d_lower, region.d_upper
-    slopes = [
-        (zero, zero), (zero, one), (zero, chord_slope(low, high)), (slope_z, zero),
-        (slope_z - slope_y, slope_y), (one - slope_y, slope_y), (slope_z - one, one),
-    ]  # fmt: skip
-    bounds = offsets(region, slopes)
-    bounds[0] = _tightened(bounds[0], low.clamp(max=0.0), high.clamp(min=0.0))
-    bounds[1] = _tightened(bounds[1], -high.clamp(min=0.0), -low.clamp(max=0.0))
-    (a, b), (lower, upper) = slopes[0], bounds[0]
-    for slope, bound in zip(slopes[1:], bounds[1:], strict=True):
-        better = (bound[1] - bound[0] < upper - lower) & ~hulled
-        a, b = torch.where(better, slope[0], a), torch.where(better, slope[1], b)
-        lower, upper = torch.where(better, bound[0], lower), torch.where(better, bound[1], upper)
+    a = torch.stack([zero, zero, zero, slope_z, slope_z - slope_y, one - slope_y, slope_z - one])
+    b = torch.stack([zero, one, chord_slope(low, high), zero, slope_y, slope_y, one])
+    lower, upper = offsets(region, a, b)
+    down, up = low.clamp(max=0.0), high.clamp(min=0.0)  # relu is monotone and 1-Lipschitz: known without rounding
+    lower[0], upper[0] = torch.maximum(lower[0], down), torch.minimum(upper[0], up)
+    lower[1], upper[1] = torch.maximum(lower[1], -up), torch.minimum(upper[1], -down)
+    best = torch.where(hulled, 0, (upper - lower).argmin(0))[None]
+    a, b, lower, upper = (t.gather(0, best)[0] for t in (a, b, lower, upper))
     middle = 0.5 * (lower + upper)
-    return Plane(a, b, middle, above(torch.maximum(upper - middle, middle - lower)).clamp(min=0.0))
-
-
-def _tightened(bound: tuple[Tensor, Tensor], lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Intersection with offsets known in closed form (ReLU is monotone and 1-Lipschitz), free of rounding."""
-    return torch.maximum(bound[0], lower), torch.minimum(bound[1], upper)
+    half = raised(torch.maximum(upper - middle, middle - lower).clamp(min=0.0))
+    return Plane(a, b, middle, torch.where((lower == 0.0) & (upper == 0.0), 0.0, half))

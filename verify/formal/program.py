@@ -16,17 +16,16 @@ from torch import Tensor
 
 from verify.errors import UnsupportedOperation
 from verify.formal.arithmetic import PairArithmetic, SingleArithmetic
-from verify.formal.form import COMPACT, FAMILIES, INPUT, ORIGINAL, Form, combine, constant
+from verify.formal.form import BLOCKS, COMPACT, ORIGINAL, Form, constant, formed, with_fresh_written
 from verify.formal.lift import Correspondence, Index, Lift
-from verify.formal.maps import identity, negation
-from verify.formal.pair import Kept, Triple
+from verify.formal.pair import Kept, Triple, plain_difference
 from verify.formal.rounding import above
 from verify.formal.rules import RULES
 from verify.formal.rules.rule import Arithmetic, Compiled, Side, Site
 from verify.formal.symbols import FEW_INPUTS, Ledger
 from verify.network.graph import Network
 
-EVERY_SYMBOL = 2**62
+EVERY_SYMBOL = 2**31  # more than any network has; the largest number a certificate may state
 
 
 @dataclass(frozen=True)
@@ -72,20 +71,20 @@ class Program(ABC):
         Raises:
             MemoryLimit: the batch is too large for `bytes_limit`.
         """
-        ledger = Ledger(len(lower), symbols, bytes_limit)
+        ledger = Ledger(lower.shape[0], lower.shape[1], symbols, bytes_limit)
         with torch.no_grad():
-            difference, largest = self.difference(input_form(lower, upper, ledger), ledger)
+            difference, largest = self.difference(lower, upper, ledger)
+            ledger.watch(difference)
+            finite = ledger.finite()[:, None]
             low, high = difference.bounds()
-            ledger.watch(torch.maximum(low.abs(), high.abs()))
-            low = torch.where(ledger.finite[:, None], low, -torch.inf)
-            high = torch.where(ledger.finite[:, None], high, torch.inf)
+            low, high = torch.where(finite, low, -torch.inf), torch.where(finite, high, torch.inf)
             worst = torch.maximum(-low, high).argmax(1)
             influence = _influence(difference, worst, ledger)
             return Bounds(low, high, influence, _direction(difference, worst), largest)
 
     @abstractmethod
-    def difference(self, inputs: Form, ledger: Ledger) -> tuple[Form, int]:
-        """Form of the difference of the outputs, and the largest memory of a value."""
+    def difference(self, lower: Tensor, upper: Tensor, ledger: Ledger) -> tuple[Form, int]:
+        """Form of the difference of the outputs, nothing fresh, and the largest memory of a value."""
 
 
 class PairProgram(Program):
@@ -100,12 +99,13 @@ class PairProgram(Program):
         self.input, self.output = original.input, original.output
         self.steps = _steps(original, sites)
 
-    def difference(self, inputs: Form, ledger: Ledger) -> tuple[Form, int]:
-        size = inputs.centre.shape[1]
+    def difference(self, lower: Tensor, upper: Tensor, ledger: Ledger) -> tuple[Form, int]:
+        size = lower.shape[1]
+        z, y = (input_form(lower, upper, ledger, block) for block in (ORIGINAL, COMPACT))
         zero = constant(torch.zeros(size, dtype=torch.float64), ledger.batch)
-        start = Triple(inputs, inputs, zero, Kept(torch.arange(size), size))
+        start = Triple(z, y, zero, Kept(torch.arange(size), size))
         triple, largest = _run(self.steps, self.input, start, self.output, PairArithmetic(ledger))
-        return combine([(identity(triple.d.centre.shape[1]), triple.d)]), largest
+        return with_fresh_written(triple.d), largest
 
 
 class SeparateProgram(Program):
@@ -117,15 +117,14 @@ class SeparateProgram(Program):
         self.networks = (original, compact)
         self.steps = [_steps(n, [Site(Side(n, {}), node) for node in n.nodes]) for n in self.networks]
 
-    def difference(self, inputs: Form, ledger: Ledger) -> tuple[Form, int]:
+    def difference(self, lower: Tensor, upper: Tensor, ledger: Ledger) -> tuple[Form, int]:
         outputs, largest = [], 0
-        for network, steps, family in zip(self.networks, self.steps, (ORIGINAL, COMPACT), strict=True):
-            arithmetic = SingleArithmetic(ledger, family)
-            form, size = _run(steps, network.input, inputs, network.output, arithmetic)
-            outputs.append(form)
+        for network, steps, block in zip(self.networks, self.steps, (ORIGINAL, COMPACT), strict=True):
+            inputs = input_form(lower, upper, ledger, block)
+            form, size = _run(steps, network.input, inputs, network.output, SingleArithmetic(ledger, block))
+            outputs.append(with_fresh_written(form))
             largest = max(largest, size)
-        size = outputs[0].centre.shape[1]
-        return combine([(identity(size), outputs[0]), (negation(size), outputs[1])]), largest
+        return plain_difference(*outputs), largest
 
 
 def compile_pair(original: Network, compact: Network, lift: Lift | None) -> Program:
@@ -137,19 +136,18 @@ def compile_pair(original: Network, compact: Network, lift: Lift | None) -> Prog
     return SeparateProgram(original, compact) if lift is None else PairProgram(original, compact, lift)
 
 
-def input_form(lower: Tensor, upper: Tensor, ledger: Ledger) -> Form:
-    """The input as a form: one symbol per coordinate while the budget lasts, the rest as remainder."""
+def input_form(lower: Tensor, upper: Tensor, ledger: Ledger, block: int) -> Form:
+    """The input as a form: one symbol per coordinate, or none at all where the budget is 0."""
     centre = 0.5 * (lower + upper)
     reach = torch.maximum(upper - centre, centre - lower)
     radius = torch.where(reach > 0.0, above(reach), reach)
-    granted = ledger.grant(torch.ones_like(lower, dtype=torch.bool))
-    remainder = torch.where(granted, 0.0, radius)
-    if not bool(granted.any()):
-        return Form(centre, (None,) * 4, (None,) * 4, remainder)
-    ledger.rows[INPUT] = lower.shape[1]
-    spread = radius * granted
-    rows = torch.diag_embed(spread).transpose(0, 1).contiguous()
-    return Form(centre, (rows, None, None, None), (spread, None, None, None), remainder)
+    rows = [None if b != block or not ledger.inputs else _diagonal(radius) for b in BLOCKS]
+    remainder = torch.zeros_like(radius) if ledger.inputs else radius
+    return formed(centre, tuple(rows), remainder, ledger.inputs)
+
+
+def _diagonal(values: Tensor) -> Tensor:
+    return torch.diag_embed(values).transpose(0, 1).contiguous()
 
 
 def _orders(network: Network, pairs: Mapping[str, Correspondence]) -> dict[str, Index]:
@@ -193,26 +191,27 @@ def _bytes(value: Form | Triple) -> int:
 
 def _at(rows: Tensor, output: Tensor) -> Tensor:
     """``(k, batch)`` generators of one output per sub-box."""
-    return rows.gather(2, output[None, :, None].expand(len(rows), -1, 1))[..., 0]
+    return rows.gather(2, output[None, :, None].expand(rows.shape[0], -1, 1))[..., 0]
 
 
 def _influence(form: Form, output: Tensor, ledger: Ledger) -> Tensor | None:
     """Estimated part of each input in the radius of the worst output: its own symbol, and its share of errors."""
-    own = form.generators[INPUT]
+    own = form.input_rows()
     if own is None:
         return None
     total = _at(own, output).abs().T.clone()
-    if len(own) > FEW_INPUTS:
+    if own.shape[0] > FEW_INPUTS:
         return total
-    for family in FAMILIES[1:]:
-        rows, share = form.generators[family], ledger.share(family)
+    for block, rows in zip(BLOCKS, form.rows, strict=True):
+        share = ledger.share(block)
         if rows is not None and share is not None:
-            total += (_at(rows, output).abs()[..., None] * share[: len(rows)]).sum(0)
+            errors = _at(rows, output)[form.inputs if block == ORIGINAL else 0 :]
+            total += (errors.abs()[..., None] * share[: errors.shape[0]]).sum(0)
     return total
 
 
 def _direction(form: Form, output: Tensor) -> Tensor | None:
-    own = form.generators[INPUT]
+    own = form.input_rows()
     if own is None:
         return None
     centre = form.centre.gather(1, output[:, None])

@@ -1,8 +1,9 @@
 """ReLU on one affine form.
 
-On [l, u] with l < 0 < u and any slope s in [0, 1]: relu(v) - s v lies in [0, max(-s l, (1 - s) u)], the value at
-the ends (convexity). With s = u / (u - l) both ends agree: the form s v + half ± half of least area; its error
-becomes a new symbol. Where none is left the hull [0, u] is narrower, and its half-width goes to the remainder.
+On [l, u] and for any slope s in [0, 1]: relu(v) - s v lies in [0, max(-s l, (1 - s) u)] when l <= 0 <= u, the value
+at the ends (convexity). With s near u / (u - l) the ends agree and the form s v + half ± half has the least area;
+its error becomes a new symbol. Where none is left the hull [0, u] is narrower, and its half-width goes to the
+remainder. Where the sign is known, relu is linear and nothing is lost.
 Theory: theory_notes/differential_zonotope.md, section 2.
 """
 
@@ -11,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verify.formal.form import INPUT, Form, sloped
-from verify.formal.rounding import above, raised
-from verify.formal.symbols import FEW_INPUTS, Ledger
+from verify.formal.form import Form, sloped
+from verify.formal.symbols import Ledger
 
 SLOPE_BITS = 10  # short dyadic slopes, so that exact arithmetic can use the very same ones
 
@@ -33,6 +33,10 @@ class Phase:
     unstable: Tensor
     slope: Tensor
 
+    def part(self, start: int, stop: int) -> "Phase":
+        """Some neighbouring elements."""
+        return Phase(*(t[:, start:stop] for t in (self.lower, self.upper, self.unstable, self.slope)))
+
 
 def phase_of(lower: Tensor, upper: Tensor) -> Phase:
     """Classify bounds; NaN counts as unstable."""
@@ -41,25 +45,14 @@ def phase_of(lower: Tensor, upper: Tensor) -> Phase:
 
 def chord_slope(lower: Tensor, upper: Tensor) -> Tensor:
     """Slope of ReLU's chord over ``[lower, upper]``: 1 or 0 where it is linear, else rounded to `SLOPE_BITS` bits."""
-    proposed = torch.round(upper / (upper - lower) * 2.0**SLOPE_BITS) * 2.0**-SLOPE_BITS
-    slope = torch.nan_to_num(proposed).clamp(0.0, 1.0)
+    slope = (upper / (upper - lower)).mul_(2.0**SLOPE_BITS).round_().mul_(2.0**-SLOPE_BITS)
     return torch.where(lower >= 0.0, 1.0, torch.where(upper <= 0.0, 0.0, slope))
 
 
-def relu(form: Form, phase: Phase, ledger: Ledger, family: int) -> Form:
-    """``relu(form)`` with new symbols of `family` for unstable elements."""
+def relu(form: Form, phase: Phase, ledger: Ledger, block: int) -> Form:
+    """``relu(form)`` with new symbols in `block` for unstable elements; `form` has no fresh symbols."""
     granted = ledger.grant(phase.unstable)
-    hulled = phase.unstable & ~granted
-    slope = torch.where(hulled, 0.0, phase.slope)
-    top = above(torch.maximum(-slope * phase.lower, (1.0 - slope) * phase.upper) * (1.0 + 2.0**-50))
-    half = torch.where(phase.unstable, 0.5 * top, 0.0)
-    fresh = ledger.fresh(family, granted, half, input_share(form, ledger))
-    return sloped([(slope, form)], half, half, granted, fresh)
-
-
-def input_share(form: Form, ledger: Ledger) -> Tensor | None:
-    """Part ``(inputs, batch, n)`` of each input in the radius of a value, for the choice of splits."""
-    rows = form.generators[INPUT]
-    if rows is None or len(rows) > FEW_INPUTS or ledger.budget <= 0:
-        return None
-    return rows.abs() / raised(form.spread())
+    slope = phase.slope if granted is phase.unstable else torch.where(phase.unstable & ~granted, 0.0, phase.slope)
+    half = torch.maximum(-slope * phase.lower, (1.0 - slope) * phase.upper).mul_(0.5)
+    fresh = ledger.fresh(block, granted, half, form)
+    return sloped([(slope, form)], half, half, rounded=phase.unstable, granted=granted, fresh=fresh)

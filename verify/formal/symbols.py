@@ -1,14 +1,15 @@
 """The ledger of error symbols of one batch: who gets one, in which row, and which inputs it stems from.
 
-Elements ask in the order of the nodes and, within a node, original, compact, difference, each by index; they
-are served while the budget of their sub-box lasts. An element that gets no symbol keeps its error in its
-remainder (and its caller then prefers the interval hull to a sloped relaxation).
+Every input coordinate has a symbol, unless the budget is 0. Elements ask in the order of the nodes and, within a
+node, original, compact, difference, each by index; they are served while the budget of their sub-box lasts. An
+element that gets no symbol keeps its error in its remainder (and then prefers the interval hull to a slope).
 """
 
 import torch
 from torch import Tensor
 
-from verify.formal.form import FAMILIES, Fresh
+from verify.formal.form import BLOCKS, COMPACT, ORIGINAL, REST, Form, Fresh
+from verify.formal.rounding import raised
 
 FEW_INPUTS = 64  # up to here the ledger records from which inputs a symbol's error stems
 
@@ -18,73 +19,85 @@ class MemoryLimit(Exception):
 
 
 class Ledger:
-    """Rows handed out so far, per family, for a batch of sub-boxes.
+    """Rows handed out so far, per block, for a batch of sub-boxes.
 
     Args:
-        batch: number of sub-boxes.
+        batch, inputs: numbers of sub-boxes and of input coordinates.
         symbols: budget of symbols of one sub-box, input symbols included; 0 gives interval propagation.
-        bytes_limit: refuse (MemoryLimit) to let the generators of one step grow beyond this.
+        bytes_limit: refuse (MemoryLimit) generators of one step beyond this.
     """
 
-    def __init__(self, batch: int, symbols: int, bytes_limit: int) -> None:
-        self.batch, self.budget, self.bytes_limit = batch, symbols, bytes_limit
-        self.rows = [0 for _ in FAMILIES]
-        self.used = torch.zeros(batch, dtype=torch.int64)
-        self.shares: list[list[Tensor]] = [[] for _ in FAMILIES]
-        self.finite = torch.ones(batch, dtype=torch.bool)
+    def __init__(self, batch: int, inputs: int, symbols: int, bytes_limit: int) -> None:
+        self.batch, self.bytes_limit = batch, bytes_limit
+        self.inputs = inputs if symbols > 0 else 0
+        self.left = torch.full((batch, 1), symbols - inputs, dtype=torch.int64)
+        self.plenty = symbols - inputs
+        self.rows = [self.inputs if block in (ORIGINAL, COMPACT) else 0 for block in BLOCKS]
+        self.shares: list[list[Tensor]] = [[] for _ in BLOCKS]
+        self.total = torch.zeros(batch, dtype=torch.float64)
 
     def grant(self, wanted: Tensor) -> Tensor:
         """Which of the wanted elements ``(batch, n)`` get a symbol."""
-        if self.budget <= 0:
+        if self.plenty <= 0:
             return torch.zeros_like(wanted)
-        counts = wanted.sum(1)
-        if bool((self.used + counts <= self.budget).all()):
-            granted = wanted
-        else:
-            granted = wanted & (self.used[:, None] + wanted.cumsum(1) <= self.budget)
-        self.used = self.used + granted.sum(1)
+        if wanted.shape[1] <= self.plenty:  # enough for all, whatever the sub-box
+            self.plenty -= wanted.shape[1]
+            self.left -= wanted.sum(1, keepdim=True)
+            return wanted
+        granted = wanted & (wanted.cumsum(1) <= self.left)
+        self.left -= granted.sum(1, keepdim=True)
+        self.plenty = int(self.left.amin()) if len(self.left) else 0
+        if self.plenty <= 0 and bool((self.left > 0).any()):
+            self.plenty = 1  # some sub-box has symbols left
         return granted
 
-    def fresh(self, family: int, granted: Tensor, size: Tensor, share: Tensor | None) -> Fresh | None:
-        """Rows for the granted elements, each with generator ``size``, both ``(batch, n)``.
+    def fresh(self, block: int, granted: Tensor, half: Tensor, argument: Form) -> Fresh | None:
+        """Rows for the granted elements, each with generator ``half``, both ``(batch, n)``.
 
         Args:
-            share: ``(inputs, batch, n)``, the part of each input in the error, or None.
+            argument: form of the value whose relaxation makes the error; its input rows say where that stems from.
         """
         index, used = packed(granted)
-        if len(index) == 0:
+        if not index.shape[0]:
             return None
-        start = self.rows[family]
-        self.rows[family] += len(index)
-        if share is not None:
-            rows = share.gather(2, index.T.expand(len(share), -1, -1)) * used.T  # (inputs, batch, p)
-            self.shares[family].append(rows.permute(2, 1, 0))
-        return Fresh(family, start, index, size.gather(1, index.T).T * used)
+        start = self.rows[block]
+        self.rows[block] += index.shape[0]
+        rows = argument.input_rows()
+        if rows is not None and rows.shape[0] <= FEW_INPUTS:
+            own = rows.gather(2, index.T.expand(rows.shape[0], -1, -1)).abs()  # (inputs, batch, p)
+            own *= used.T / raised(argument.radius.gather(1, index.T))
+            self.shares[block].append(own.permute(2, 1, 0))
+        return Fresh(block, start, index, half.gather(1, index.T).T * used)
 
-    def share(self, family: int) -> Tensor | None:
-        """``(rows, batch, inputs)`` recorded for a family."""
-        return torch.cat(self.shares[family]) if self.shares[family] else None
+    def share(self, block: int) -> Tensor | None:
+        """``(errors, batch, inputs)``: the part of each input in the errors of a block."""
+        source = self.shares[COMPACT if block == REST else block]
+        return torch.cat(source) if source else None
 
     def reserve(self, rows: int, elements: int) -> None:
-        """Account for a new block of generators."""
-        bytes_needed = 8 * rows * elements * self.batch
-        if bytes_needed > self.bytes_limit:
-            raise MemoryLimit(f"{bytes_needed} bytes of generators, limit {self.bytes_limit}")
+        """Raise MemoryLimit unless so many generators of so many elements fit."""
+        needed = 8 * rows * elements * self.batch
+        if needed > self.bytes_limit:
+            raise MemoryLimit(f"{needed} bytes of generators, limit {self.bytes_limit}")
 
-    def watch(self, radius: Tensor) -> None:
-        """Remember the sub-boxes in which a radius is NaN or infinite: nothing is proved there."""
-        self.finite &= radius.isfinite().all(1)
+    def watch(self, form: Form) -> None:
+        """Remember the sub-boxes in which a form is NaN or infinite: nothing is proved there."""
+        self.total = self.total + form.size.sum(1)
+
+    def finite(self) -> Tensor:
+        """``(batch,)``: all forms watched were finite."""
+        return self.total.isfinite()
 
 
 def packed(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Positions of the true elements of ``(batch, n)``, per row to the front: index and use, ``(p, batch)``."""
     counts = mask.sum(1)
-    width = int(counts.max()) if len(counts) else 0
-    index = torch.zeros(width, len(mask), dtype=torch.int64)
-    used = torch.zeros(width, len(mask), dtype=torch.float64)
-    row, column = mask.nonzero(as_tuple=True)
-    first = counts.cumsum(0) - counts
-    slot = torch.arange(len(row)) - first[row]
-    index[slot, row] = column
-    used[slot, row] = 1.0
+    width = int(counts.max()) if mask.shape[0] else 0
+    index = torch.zeros(width, mask.shape[0], dtype=torch.int64)
+    used = torch.zeros(width, mask.shape[0], dtype=torch.float64)
+    if width:
+        row, column = mask.nonzero(as_tuple=True)
+        slot = torch.arange(row.shape[0]) - (counts.cumsum(0) - counts)[row]
+        index[slot, row] = column
+        used[slot, row] = 1.0
     return index, used
