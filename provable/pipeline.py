@@ -265,9 +265,9 @@ def _state_dict(
 ) -> tuple[dict[str, Tensor] | None, tuple[str, ...]]:
     if not isinstance(model, nn.Module):
         return None, ()
-    refitted = surgery.compact.with_parameters({})  # another object: the module's own bits are no longer the values
+    plain = shrink(network, surgery.kept)  # of the module's own values; the refitted ones replace them
     try:
-        return shrink_state_dict(model.state_dict(), network, surgery, values=refitted), ()
+        return shrink_state_dict(model.state_dict(), network, plain, values=surgery.compact), ()
     except StateError as error:
         return None, (f"no state_dict for {type(model).__name__}: {error}",)
 
