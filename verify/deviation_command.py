@@ -5,9 +5,8 @@ A certificate that the auditor does not accept is never announced as proved.
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +16,7 @@ from verify.cli import PROVED, REFUTED, UNKNOWN
 from verify.errors import CertificateError, DataError, MismatchError, SpecificationError
 from verify.network.graph import Network
 from verify.network.load import load_network
+from verify.spec.box import Box
 from verify.spec.decimal import read_decimal
 from verify.spec.deviation import Verdict
 from verify.spec.vnnlib import read_vnnlib
@@ -50,38 +50,32 @@ def run_deviation(options: argparse.Namespace) -> int:
     if result.verdict is Verdict.REFUTED:
         print(f"REFUTED: the deviation {result.lower:.6g} is attained at an input inside the domain.")
         return REFUTED
-    epsilon = _claim(result, options)
-    if epsilon is None:
+    if result.verdict is Verdict.UNKNOWN or not result.upper < float("inf"):
         print(f"UNKNOWN: {_what_is_known(result)}")
         return UNKNOWN
-    return _conclude(options, domain.boxes, result, epsilon)
-
-
-def _conclude(options: argparse.Namespace, boxes: Any, result: "DeviationResult", epsilon: Fraction) -> int:
-    """Write the certificate where asked, and let the auditor decide."""
     if options.certificate is None:
+        epsilon = result.epsilon if result.epsilon is not None else Fraction(result.upper)
         print(f"PROVED by the prover: {_sentence(epsilon)}")
         print("No certificate was written (--certificate OUT.json), so no auditor has confirmed it.")
         return PROVED
-    from verify.audit.check import Verdict as AuditVerdict
-    from verify.audit.check import audit
-    from verify.certificate.emit import emit_certificate
+    return _certify(options, domain.boxes, result)
 
-    candidate = options.certificate.with_name(f".{options.certificate.name}.unaudited")
-    try:
-        emit_certificate(
-            candidate, original=options.original, compact=options.compact, boxes=boxes, epsilon=epsilon,
-            lift=result.lift, rule=result.rule, parameters=result.parameters, trees=result.trees,
-        )  # fmt: skip
-        report = audit(candidate, options.original, options.compact)
-        if report.verdict is not AuditVerdict.ACCEPT:
-            print(f"UNKNOWN: the prover found a bound, but the auditor did not accept its proof: {report.reason}")
-            return UNKNOWN
-        os.replace(candidate, options.certificate)
-    finally:
-        candidate.unlink(missing_ok=True)
+
+def _certify(options: argparse.Namespace, boxes: Sequence[Box], result: "DeviationResult") -> int:
+    """Write the certificate where asked, if the auditor accepts it."""
+    from verify.audit.check import AuditReport
+    from verify.certificate.issue import issue_certificate
+
+    issued = issue_certificate(
+        options.certificate, result, original=options.original, compact=options.compact, boxes=boxes
+    )
+    if issued is None or isinstance(issued, AuditReport):
+        reason = "there is nothing to certify" if issued is None else issued.reason
+        print(f"UNKNOWN: the prover found a bound, but the auditor did not accept its proof: {reason}")
+        return UNKNOWN
+    epsilon, report = issued
     print(f"PROVED and audited: {_sentence(epsilon)}")
-    print(f"Certificate: {options.certificate} ({report.leaves} sub-boxes re-proved exactly)")
+    print(f"Certificate: {options.certificate} ({report.leaves:,} sub-boxes re-proved exactly)")
     return PROVED
 
 
@@ -90,13 +84,6 @@ def _sentence(epsilon: Fraction) -> str:
         f"for every input of the domain and every output, |original - compact| <= {decimal_up(epsilon)}, "
         "in real arithmetic. Nothing is said about inputs outside the domain or about rounding on a device."
     )
-
-
-def _claim(result: "DeviationResult", options: argparse.Namespace) -> Fraction | None:
-    """The bound to certify: the one asked for, or the proved one rounded up to four digits."""
-    if options.epsilon is not None:
-        return positive_decimal(options.epsilon, "--epsilon") if result.verdict is Verdict.PROVED else None
-    return round_up(Fraction(result.upper)) if result.upper < float("inf") else None
 
 
 def _what_is_known(result: "DeviationResult") -> str:
@@ -138,18 +125,6 @@ def positive_decimal(text: str, what: str) -> Fraction:
     if value < 0:
         raise SpecificationError(f"{what} {text} is negative")
     return value
-
-
-def round_up(value: Fraction, digits: int = 4) -> Fraction:
-    """The smallest decimal of `digits` significant digits that is not below `value`, plus one unit of reserve."""
-    if value <= 0:
-        return Fraction(0)
-    unit = Fraction(1)
-    while value / unit >= 10**digits:
-        unit *= 10
-    while value / unit < 10 ** (digits - 1):
-        unit /= 10
-    return (-(-value // unit) + 1) * unit
 
 
 def decimal_up(value: Fraction) -> str:

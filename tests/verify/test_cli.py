@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from verify.certificate.issue import round_up
 from verify.cli import main
-from verify.deviation_command import decimal_up, round_up
+from verify.deviation_command import decimal_up
 from verify.network.graph import Network, build
 from verify.network.write_onnx import write_onnx
 

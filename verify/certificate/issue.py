@@ -1,0 +1,75 @@
+"""From a search's result to a certificate that the auditor has accepted, or to none.
+
+The prover and the auditor choose slopes with different arithmetic, so the auditor's own bound may lie a little
+above the prover's. When a bound was asked for, it is that bound or nothing. When the tightest bound was wanted, the
+certificate states what the auditor itself can show: never less than it proved.
+"""
+
+import os
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from verify.audit.check import AuditReport, Verdict, audit
+from verify.certificate.emit import emit_certificate
+from verify.formal.deviation import DeviationResult
+from verify.spec.box import Box
+from verify.spec.deviation import Verdict as SearchVerdict
+
+DIGITS = 4
+WIDER = 16  # a claim this much above the prover's bound, to learn what the auditor shows
+
+
+def issue_certificate(
+    path: Path, result: DeviationResult, *, original: Path, compact: Path, boxes: Sequence[Box]
+) -> tuple[Fraction, AuditReport] | AuditReport | None:
+    """Write an accepted certificate to `path`.
+
+    Args:
+        path: the file to write; it appears only when the auditor accepted it, whatever was there before is replaced.
+        result: of `verify.verify_deviation` on the networks in these files and on `boxes`.
+
+    Returns:
+        The certified bound with the auditor's report; the report alone when the auditor did not accept;
+        None when the search proved nothing to certify. Only in the first case a file is written.
+
+    Raises:
+        CertificateError, ModelError: as `emit_certificate`.
+    """
+    if result.verdict is not SearchVerdict.PROVED or not result.upper < float("inf"):
+        return None
+    candidate = path.with_name(f".{path.name}.unaudited")
+
+    def attempt(epsilon: Fraction) -> AuditReport:
+        emit_certificate(
+            candidate, original=original, compact=compact, boxes=boxes, epsilon=epsilon, lift=result.lift,
+            rule=result.rule, parameters=result.parameters, trees=result.trees,
+        )  # fmt: skip
+        return audit(candidate, original, compact)
+
+    try:
+        epsilon = result.epsilon if result.epsilon is not None else round_up(Fraction(result.upper))
+        report = attempt(epsilon)
+        if report.verdict is Verdict.REJECT and result.epsilon is None:
+            shown = attempt(WIDER * epsilon).bound
+            if shown is not None:
+                epsilon = round_up(shown)
+                report = attempt(epsilon)
+        if report.verdict is not Verdict.ACCEPT:
+            return report
+        os.replace(candidate, path)
+        return epsilon, report
+    finally:
+        candidate.unlink(missing_ok=True)
+
+
+def round_up(value: Fraction, digits: int = DIGITS) -> Fraction:
+    """A decimal of `digits` significant digits above `value`; 0 stays 0."""
+    if value <= 0:
+        return Fraction(0)
+    unit = Fraction(1)
+    while value / unit >= 10**digits:
+        unit *= 10
+    while value / unit < 10 ** (digits - 1):
+        unit /= 10
+    return (value // unit + 1) * unit
