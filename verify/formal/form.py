@@ -98,13 +98,13 @@ def formed(centre: Tensor, rows: Rows, remainder: Tensor, inputs: int) -> Form:
         magnitude = part.abs()
         start = inputs if block in (ORIGINAL, COMPACT) else 0
         if start:
-            total = total + magnitude[:start].sum(0)
+            total = magnitude[:start].sum(0).add_(total)
         if part.shape[0] > start:
             errors = magnitude[start:].sum(0)
-            outer = errors if outer is None else outer + errors
-    total = (total if outer is None else total + outer) * (1.0 + slack(count))
+            outer = errors if outer is None else outer.add_(errors)
+    total = (total if outer is None else outer + total) * (1.0 + slack(count))
     if outer is not None:
-        outer = outer * (1.0 + slack(count))
+        outer.mul_(1.0 + slack(count))
     return Form(centre, rows, remainder, total, _size(centre, total), outer, inputs)
 
 
@@ -244,15 +244,15 @@ def sloped(
         rounded: elements in which anything is rounded; elsewhere a single slope is 1 or -1 and the rest is 0.
     """
     centre, radius, remainder, weight = middle, half, torch.where(granted, 0.0, half), middle.abs()
-    for slope, form in terms:
-        absolute = slope.abs()
+    sizes = [slope.abs() for slope, _ in terms]
+    for (slope, form), absolute in zip(terms, sizes, strict=True):
         centre = torch.addcmul(centre, slope, form.centre)
         radius = torch.addcmul(radius, absolute, form.radius)
         remainder = torch.addcmul(remainder, absolute, form.remainder)
         weight = torch.addcmul(weight, absolute, form.size)
-    error = torch.add(_TINY, weight, alpha=slack(6)) * rounded
-    radius = raised(radius + error)
-    outer = _sloped_outer(terms, half)
+    error = torch.add(_TINY, weight, alpha=slack(6)).mul_(rounded)
+    radius = raised(radius.add_(error))
+    outer = _sloped_outer(sizes, terms, half)
     rows = tuple(_sloped_rows(block, terms) for block in BLOCKS)
     inputs = max(form.inputs for _, form in terms)
     return Form(centre, rows, remainder.add_(error), radius, _size(centre, radius), outer, inputs, fresh)
@@ -261,11 +261,11 @@ def sloped(
 _TINY = torch.tensor(TINY, dtype=torch.float64)
 
 
-def _sloped_outer(terms: Sequence[tuple[Tensor, Form]], half: Tensor) -> Tensor:
+def _sloped_outer(sizes: Sequence[Tensor], terms: Sequence[tuple[Tensor, Form]], half: Tensor) -> Tensor:
     total = half
-    for slope, form in terms:
+    for absolute, (_, form) in zip(sizes, terms, strict=True):
         if form.outer is not None:
-            total = torch.addcmul(total, slope.abs(), form.outer)
+            total = torch.addcmul(total, absolute, form.outer)
     return raised(total)
 
 

@@ -62,19 +62,21 @@ class Plane:
 
 
 def vertices(region: Region) -> tuple[Tensor, Tensor]:
-    """Points ``(13, n)`` of a sharpened region, z and y, among which every extreme of a cell-wise linear function is.
+    """Points ``(11, n)`` of a sharpened region, z and y, among which every extreme of a cell-wise linear function is.
 
-    Along each of the lines z = lz, 0, uz and y = ly, 0, uy the two ends of what lies in the region, and the origin
-    where it belongs to the region.
+    A sharpened region is a hexagon with the corners (lz, ly) and (uz, uy); D = dl cuts off the corner (lz, uy) and
+    D = du the corner (uz, ly). Then the ends of the lines z = 0 and y = 0 in it, and the origin where it is inside.
     """
     lz, uz, ly, uy, dl, du = region.parts()
     zero = torch.zeros_like(lz)
-    z = torch.stack([lz, zero.clamp(lz, uz), uz])
-    y = torch.stack([ly, zero.clamp(ly, uy), uy])
+    z, y = zero.clamp(lz, uz), zero.clamp(ly, uy)
     y_low, y_high = torch.maximum(ly, z - du), torch.minimum(uy, z - dl)
     z_low, z_high = torch.maximum(lz, y + dl), torch.minimum(uz, y + du)
-    origin = zero.clamp(y_low[1], y_high[1])[None]
-    return torch.cat([z, z, z_low, z_high, z[1:2]]), torch.cat([y_low, y_high, y, y, origin])
+    z_cut, y_cut = torch.maximum(lz, uy + dl), torch.minimum(uy, lz - dl)
+    z_low_cut, y_low_cut = torch.minimum(uz, ly + du), torch.maximum(ly, uz - du)
+    z_points = [lz, uz, lz, z_cut, uz, z_low_cut, z, z, z_low, z_high, z]
+    y_points = [ly, uy, y_cut, uy, y_low_cut, ly, y_low, y_high, y, y, zero.clamp(y_low, y_high)]
+    return torch.stack(z_points), torch.stack(y_points)
 
 
 def offsets(region: Region, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +84,7 @@ def offsets(region: Region, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     closed = region.sharpened()
     z, y = vertices(closed)
     difference = z.clamp(min=0.0) - y.clamp(min=0.0)
-    rest = difference - (a + b)[:, None] * z + b[:, None] * y  # (c, 13, n)
+    rest = torch.addcmul(difference, (a + b)[:, None], z, value=-1.0).addcmul_(b[:, None], y)  # (c, 11, n)
     magnitude = torch.stack(closed.parts()).abs().amax(0)
     margin = raised(magnitude * _ROUNDING)
     return rest.amin(1) - margin, rest.amax(1) + margin

@@ -72,7 +72,7 @@ class Program(ABC):
             MemoryLimit: the batch is too large for `bytes_limit`.
         """
         ledger = Ledger(lower.shape[0], lower.shape[1], symbols, bytes_limit)
-        with torch.no_grad():
+        with torch.inference_mode():
             difference, largest = self.difference(lower, upper, ledger)
             ledger.watch(difference)
             finite = ledger.finite()[:, None]

@@ -27,7 +27,7 @@ def slack(terms: int) -> float:
 
 def raised(x: Tensor) -> Tensor:
     """Upper bound of a non-negative number computed with at most 16 roundings of non-negative terms."""
-    return x * (1.0 + 2.0**-48) + TINY
+    return torch.add(_TINY, x, alpha=1.0 + 2.0**-48)
 
 
 def above(x: Tensor) -> Tensor:
@@ -40,4 +40,5 @@ def below(x: Tensor) -> Tensor:
     return torch.nextafter(x, -_INFINITY)
 
 
+_TINY = torch.tensor(TINY, dtype=torch.float64)
 _INFINITY = torch.tensor(torch.inf, dtype=torch.float64)

@@ -39,7 +39,9 @@ class Twins:
             if role == "variance":
                 changed = np.abs(changed)
             self.parameters[0][key], self.parameters[1][key] = array, changed.astype(array.dtype)
-        self.steps.append((name, op, tuple(inputs), roles, dict(attributes or {}), dict(twin_attributes or attributes or {})))
+        self.steps.append(
+            (name, op, tuple(inputs), roles, dict(attributes or {}), dict(twin_attributes or attributes or {}))
+        )
         self.names[name] = kept
         self.last = name
         return name
@@ -102,14 +104,26 @@ def convolutional(rng, noise=0.02):
 
     inner = t.draw(5)
     a = conv("x", 2, 5, inner, padding=(1, 0, 1, 1), stride=(1, 1))
-    roles = {r: (np.abs(rng.standard_normal(5)).astype(np.float32) + 0.2, [0], []) for r in ("weight", "bias", "mean", "variance")}
+    roles = {
+        r: (np.abs(rng.standard_normal(5)).astype(np.float32) + 0.2, [0], [])
+        for r in ("weight", "bias", "mean", "variance")
+    }
     t.op("batch_norm", {"epsilon": 1e-5}, parameters=roles)
     a = t.op("relu")
     b = conv(a, 5, 5, inner, size=3, groups=5, padding=(1, 1, 1, 1))
     b = t.op("add", inputs=[a, b])
     t.op("relu")
     t.op("max_pool", {"kernel": (2, 2), "stride": (2, 2), "padding": (1, 0, 0, 1), "dilation": (1, 1)})
-    p = t.op("average_pool", {"kernel": (2, 2), "stride": (1, 1), "padding": (0, 1, 1, 0), "dilation": (1, 1), "count_padding": bool(rng.integers(2))})
+    p = t.op(
+        "average_pool",
+        {
+            "kernel": (2, 2),
+            "stride": (1, 1),
+            "padding": (0, 1, 1, 0),
+            "dilation": (1, 1),
+            "count_padding": bool(rng.integers(2)),
+        },
+    )
     c = conv(p, 5, 4, t.draw(4), size=2, dilation=(1, 1))
     c = t.op("relu")
     both = t.add("concat", [p, p], None if inner is None else [*inner, *(5 + k for k in inner)], attributes={"axis": 0})

@@ -79,7 +79,9 @@ def exact_value(network, x):
         p = network.parameters_of(node)
         weight = [[Fraction(float(w)) for w in row] for row in p["weight"]]
         bias = [Fraction(float(b)) for b in p["bias"]]
-        values[node.name] = [b + sum(w * v for w, v in zip(row, source, strict=True)) for row, b in zip(weight, bias, strict=True)]
+        values[node.name] = [
+            b + sum(w * v for w, v in zip(row, source, strict=True)) for row, b in zip(weight, bias, strict=True)
+        ]
     return values[network.output]
 
 
