@@ -8,6 +8,7 @@ without an axis of length 1 holds the same elements in the same order, the resul
 Operands that do not depend on the input are `Constant` and are folded by the reader; the others are `Value`.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -171,6 +172,19 @@ class Lowering:
         if batch is not None:
             array = np.squeeze(array, axis=batch)
         return self.emit(self.free_name(name), "constant", (), batch, {"value": replace(constant, array=array)})
+
+    def negated(self, name: str, value: Value, like: Constant) -> Value:
+        """``-value``, as an auxiliary node of `name`; the factor has the type of `like`."""
+        minus = Constant(np.array(-1, dtype=like.array.dtype), f"{name}/minus")
+        return self.with_constant(self.free_name(f"{name}/negated"), "scale", value, minus)
+
+    def pick(self, name: str, value: Value, axis: int, indices: Sequence[int]) -> Value:
+        """Entries `indices` of one axis: a slice if they are evenly spaced and rising, else single ones joined."""
+        steps = {b - a for a, b in itertools.pairwise(indices)} or {1}
+        if len(steps) == 1 and min(steps) >= 1:
+            return self.slice(name, value, {axis: (indices[0], indices[-1] + 1, min(steps))})
+        parts = [self.slice(self.free_name(f"{name}/{i}"), value, {axis: (i, i + 1, 1)}) for i in indices]
+        return self.concat(name, parts, axis)
 
     def reshape(self, name: str, value: Value, shape: Shape, batch: int | None) -> Value:
         """Reshape to a whole-tensor shape whose batch axis is known."""

@@ -24,7 +24,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from verify.errors import ModelError, UnsupportedOperation
-from verify.network.aten_operators import OPERATORS, Call, supported
+from verify.network.aten_operators import OPERATORS, Call
 from verify.network.evaluate import evaluate
 from verify.network.graph import Network
 from verify.network.lowering import Constant, Lowering, Value, check_size
@@ -122,7 +122,10 @@ def _cause(error: Exception) -> str:
 def _compare(network: Network, module: nn.Module, example: Tensor) -> None:
     """Refuse a graph that does not reproduce the module's own output."""
     with torch.no_grad():
-        expected = module(example).double().numpy()
+        output = module(example)
+    if not isinstance(output, Tensor):
+        raise ModelError(f"the output of {type(module).__name__} is a {type(output).__name__}, expected one tensor")
+    expected = output.double().numpy()
     found = evaluate(network, example.double().numpy())
     scale = max(float(np.abs(expected).max(initial=0.0)), 1e-6)
     difference = float(np.abs(found.reshape(expected.shape) - expected).max(initial=0.0))
@@ -151,7 +154,7 @@ class _Reader:
             if node.op == "call_function":
                 self.values[node] = self._call(node)
             elif node.op not in ("placeholder", "output", "get_attr"):
-                raise UnsupportedOperation(str(node.target), node.name, supported(), node.op)
+                raise UnsupportedOperation(str(node.target), node.name, OPERATORS, node.op)
         output = self._output(results[0].arg.name)
         if not isinstance(output, Value):
             raise ModelError("the output does not depend on the input")
@@ -199,7 +202,7 @@ class _Reader:
     def _operator(self, node: fx.Node, target: str, arguments: Mapping[str, Any]) -> Any:
         handler = OPERATORS.get(target)
         if handler is None:
-            raise UnsupportedOperation(target, node.name, supported())
+            raise UnsupportedOperation(target, node.name, OPERATORS)
         defaults = {a.name: a.default_value for a in _schema(node) if a.has_default_value()}
         defaults |= dict.fromkeys((a.name for a in _schema(node) if not a.has_default_value()), None)
         call = Call(target, self._name(node), arguments, defaults, self.lowering, self.dtype)
@@ -225,14 +228,14 @@ class _Reader:
         if isinstance(value, tuple) and isinstance(index, int):
             return value[index]
         if index != 0:
-            raise UnsupportedOperation(f"getitem {index}", node.name, supported(), f"a further output of {source}")
+            raise UnsupportedOperation(f"getitem {index}", node.name, OPERATORS, f"a further output of {source}")
         return value
 
     def _resolve(self, argument: Any, node: fx.Node) -> Any:
         if isinstance(argument, fx.Node):
             value = self.values.get(argument)
             if value is None:
-                raise UnsupportedOperation(str(node.target), node.name, supported(), f"it reads {argument.name}")
+                raise UnsupportedOperation(str(node.target), node.name, OPERATORS, f"it reads {argument.name}")
             return value
         if isinstance(argument, (list, tuple)):
             return [self._resolve(a, node) for a in argument]

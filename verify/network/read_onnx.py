@@ -114,7 +114,8 @@ class _Reader:
     def _node(self, node: onnx.NodeProto) -> None:
         if node.domain not in ("", "ai.onnx"):
             raise UnsupportedOperation(f"{node.domain}::{node.op_type}", _name(node), OPERATORS, "custom operator")
-        outputs = tuple(o for o in node.output if o)
+        _check_schema(node, self.opset)
+        outputs = _outputs(node)
         if not outputs:
             return
         attributes = _attributes(node)
@@ -140,7 +141,7 @@ class _Reader:
             raise UnsupportedOperation(node.op_type, _name(node), OPERATORS)
         call = Call(
             node.op_type, outputs[0], operands, tuple(node.input), outputs, attributes,
-            self.opset, self.lowering, self.uses, self.sources,
+            self.opset, self.dtype, self.lowering, self.uses, self.sources,
         )  # fmt: skip
         result = handler(call)
         return list(result) if isinstance(result, tuple) else [result]
@@ -182,6 +183,34 @@ def _per_sample(node: onnx.NodeProto, constants: list[Constant]) -> bool:
 
 def _name(node: onnx.NodeProto) -> str:
     return node.name or next((o for o in node.output if o), "")
+
+
+def _outputs(node: onnx.NodeProto) -> tuple[str, ...]:
+    """Names of the outputs; those left out at the end do not count."""
+    names = list(node.output)
+    while names and not names[-1]:
+        names.pop()
+    if "" in names:
+        raise UnsupportedOperation(node.op_type, _name(node), OPERATORS, "an output is left out before another one")
+    return tuple(names)
+
+
+def _check_schema(node: onnx.NodeProto, opset: int) -> None:
+    """Refuse unknown operators, and operands and attributes that the operator does not have."""
+    if node.op_type not in (*OPERATORS, *FOLDS, "Constant"):
+        raise UnsupportedOperation(node.op_type, _name(node), OPERATORS)
+    place = f"node {_name(node)!r} ({node.op_type})"
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        reason = f"not an operator of opset {opset}"
+        raise UnsupportedOperation(node.op_type, _name(node), OPERATORS, reason) from None
+    if not schema.min_input <= len(node.input) <= schema.max_input or len(node.output) > schema.max_output:
+        raise ModelError(f"{place} has {len(node.input)} inputs and {len(node.output)} outputs")
+    for attribute in node.attribute:
+        known = schema.attributes.get(attribute.name)
+        if known is None or int(known.type) != attribute.type:  # type: ignore[call-overload]
+            raise ModelError(f"{place}: attribute {attribute.name!r} is unknown or of a wrong type")
 
 
 def _opset(model: onnx.ModelProto) -> int:
