@@ -200,7 +200,7 @@ class _Search:
             self._attack(attack, generator)
         while not self._settled():
             nodes = self._next_nodes()
-            if not len(nodes):
+            if nodes is None:
                 break
             self._bound(nodes)
             if self.progress is not None:
@@ -232,12 +232,12 @@ class _Search:
         if value > self.lower or self.witness is None:
             self.lower, self.witness, self.output = max(value, 0.0), inside, output
 
-    def _next_nodes(self) -> Index:
-        """Split the worst leaves; the new leaves to bound."""
+    def _next_nodes(self) -> Index | None:
+        """Split the worst leaves; the new leaves to bound, or None when no leaf needs or allows a split."""
         target = self.goal.target(self.lower)
         nodes = self.forest.worst_open(target, max(1, self.batch_size // 2))
         if not len(nodes):
-            return nodes
+            return None
         depth, ready = self._depth(nodes, target), []
         while len(nodes):
             done, lows = self.forest.split(nodes)

@@ -83,15 +83,17 @@ class Forest:
         """Halve leaves along the input that matters most.
 
         Returns:
-            A mask of the nodes that could be split (the others are stuck from now on), and the numbers of their low
-            halves; each high half has the next number.
+            A mask of the nodes that could be split (the others will try another input, or are stuck), and the numbers
+            of their low halves; each high half has the next number.
         """
         dimension, rank = self._choice(nodes)
         rows = np.arange(len(nodes))
         low, high = self.lower[nodes, dimension], self.upper[nodes, dimension]
         at = dyadic_between(low, high)
         fine = (low < at) & (at < high)
-        self.stuck[nodes[~fine]] = True
+        thin = nodes[~fine]
+        self.stuck[thin] = self.influence[thin].max(axis=1, initial=0.0) <= 0.0
+        self.influence[thin, rank[~fine]] = 0.0  # another input next time
         nodes, dimension, rank, at, rows = nodes[fine], dimension[fine], rank[fine], at[fine], rows[: fine.sum()]
         first = self._grow(2 * len(nodes))
         lows = first + 2 * rows

@@ -1,5 +1,7 @@
 """Random pairs of small networks: an original, a compact twin with fewer channels, and the channels it kept."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -80,7 +82,7 @@ class Twins:
 def mlp(rng, widths=(3, 6, 5, 2), noise=0.05, scale=1.0, activation=("relu", {})):
     """Dense networks; dead, tied and duplicate units included."""
     twins = Twins(rng, widths[:1], noise)
-    for n_in, n_out in zip(widths[:-2], widths[1:-1], strict=True):
+    for n_in, n_out in pairwise(widths[:-1]):
         twins.linear(n_in, n_out, twins.draw(n_out), scale)
         twins.op(*activation)
     twins.linear(*widths[-2:], None, scale)
@@ -168,8 +170,9 @@ FAMILIES = {
     **{
         op: (lambda rng, op=op, attributes=attributes: mlp(rng, activation=(op, attributes)))
         for op, attributes in {
-            "leaky_relu": {"slope": 0.1}, "clip": {"lower": -0.5, "upper": 1.0}, "hardsigmoid": {"alpha": 0.2, "beta": 0.5},
-            "sigmoid": {}, "tanh": {}, "erf": {}, "silu": {}, "gelu": {"approximate": "none"}, "hardswish": {},
+            "leaky_relu": {"slope": 0.1}, "clip": {"lower": -0.5, "upper": 1.0},
+            "hardsigmoid": {"alpha": 0.2, "beta": 0.5}, "gelu": {"approximate": "none"},
+            "sigmoid": {}, "tanh": {}, "erf": {}, "silu": {}, "hardswish": {},
         }.items()
     },
 }  # fmt: skip
