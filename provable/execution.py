@@ -56,6 +56,14 @@ class Run:
             raise CalibrationError(f"value {name!r} is not finite on the calibration inputs: it overflows float32")
         return value
 
+    def value(self, name: str) -> Tensor:
+        """A value that is held now, without serving a demand."""
+        return self._values[name]
+
+    def replace(self, name: str, value: Tensor) -> None:
+        """Another value in place of one that is held now: its parameters have changed."""
+        self._values[name] = value
+
     def live(self) -> tuple[str, ...]:
         """Names of the values held now."""
         return tuple(self._values)

@@ -18,6 +18,7 @@ from provable.allocation.budget import Allocation, Budget, budget_of, cost_of
 from provable.allocation.uniform import uniform
 from provable.calibration import as_batches, calibration_inputs, first_input
 from provable.channels import ChannelGroup, channel_groups
+from provable.compensation.refinement import Refiner, Schedule
 from provable.compensation.sequential import Compensated, compensate
 from provable.compensation.uncompensated import output_layers, reweighted, uncompensated
 from provable.cost import cost_model, count_flops, count_parameters
@@ -33,7 +34,7 @@ from provable.state_dict import shrink_state_dict
 from provable.surgery import Surgery, check_surgery, shrink
 from verify.network.graph import Network
 
-COMPENSATIONS = ("least_squares", "two_sided", "none")
+COMPENSATIONS = ("least_squares", "two_sided", "refine", "none")
 SCOPES = ("inner", "all")
 GLANCE = 32
 """Images behind the total sensitivity in the report of a recipe that does not need sensitivities."""
@@ -82,7 +83,8 @@ def compress(
             original's multiply-adds, of its parameters, or of every prunable group's channels.
         recipe: "greedy", "volume", "pfp" or "pfp-sampled" (provable.recipes).
         compensation: "least_squares" refits the layers that read removed channels and the output layer;
-            "two_sided" also the layers that produce them; "none" leaves weights as they are.
+            "two_sided" also the layers that produce them; "refine" follows each block's fit with a few hundred
+            gradient steps towards the original block's output; "none" leaves weights as they are.
         scope: "inner" prunes the channels of ordinary hidden layers; "all" residual streams and gated channels, too.
         floor: channels every group keeps at least.
         generator: for recipes that draw: a seed, a numpy or a torch generator. None: seed 0.
@@ -249,11 +251,22 @@ def _select(
     groups = [known.group for known in losing]
     told.stage("select and compensate", sum(len(group.consumers) for group in groups))
     start = reweighted(network, groups, choices)
-    extra = (*output_layers(network), *(_producers(groups) if settings.compensation == "two_sided" else ()))
-    return (
-        compensate(network, inputs, groups, fixed=fixed, choose=choose, start=start, extra=extra, progress=told.step),
-        choices,
+    both = settings.compensation in ("two_sided", "refine")
+    extra = (*output_layers(network), *(_producers(groups) if both else ()))
+    polish = (
+        Refiner(network, groups, Schedule(), _torch_generator(random)) if settings.compensation == "refine" else None
     )
+    return (
+        compensate(
+            network, inputs, groups,
+            fixed=fixed, choose=choose, start=start, extra=extra, polish=polish, progress=told.step,
+        ),
+        choices,
+    )  # fmt: skip
+
+
+def _torch_generator(random: np.random.Generator) -> torch.Generator:
+    return torch.Generator().manual_seed(int(random.integers(2**63 - 1)))
 
 
 def _producers(groups: Sequence[ChannelGroup]) -> tuple[str, ...]:

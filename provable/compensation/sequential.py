@@ -15,6 +15,7 @@ Reference: He et al. 2017 (reconstruction on compressed inputs); theory: theory_
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor
 
@@ -97,6 +98,21 @@ class Site:
     chooses: tuple[ChannelGroup, ...] = field(default=())
 
 
+class Polish(Protocol):
+    """What may follow a site's least squares, such as `refinement.Refiner`."""
+
+    def original_demands(self, site: Site) -> tuple[str, ...]:
+        """Values it will take from the original's run."""
+
+    def compact_demands(self, site: Site) -> tuple[str, ...]:
+        """Values it will take from the compact network's run."""
+
+    def refined(
+        self, current: Network, site: Site, kept: Mapping[str, tuple[int, ...]], original: Run, compact: Run
+    ) -> Network:
+        """The network with better parameters at the site, `compact` brought up to date."""
+
+
 def sites(network: Network, groups: Sequence[ChannelGroup], extra: Iterable[str], fixed: Iterable[str]) -> list[Site]:
     """Every node to refit, in network order.
 
@@ -132,6 +148,7 @@ def compensate(
     choose: Choose,
     start: Network | None = None,
     extra: Iterable[str] = (),
+    polish: Polish | None = None,
     progress: Callable[[str], None] = lambda node: None,
 ) -> Compensated:
     """Choose the channels that are not fixed, and refit every consumer.
@@ -144,11 +161,15 @@ def compensate(
         choose: chooses the slots of every other group from its consumer's moments.
         start: the original with other weights (reweighted designs): what a ridge pulls towards. Default: the original.
         extra: further nodes to refit with all their coordinates.
+        polish: what follows each site's least squares.
         progress: called with each consumer's name when it is done.
     """
     work = sites(network, groups, extra, fixed)
-    original = Run(network, inputs, [site.target.value for site in work])
-    compact = Run(start or network, inputs, [name for site in work for name in _compact_demands(network, site)])
+    further = [polish.original_demands(site) for site in work] if polish else []
+    original = Run(network, inputs, [*(site.target.value for site in work), *(n for names in further for n in names)])
+    further = [polish.compact_demands(site) for site in work] if polish else []
+    demands = [*(_compact_demands(network, site) for site in work), *further]
+    compact = Run(start or network, inputs, [name for names in demands for name in names])
     kept, layers, current = dict(fixed), list[LayerFit](), start or network
     for site in work:
         folds, variance = sequential_moments(network, site.target, original, compact)
@@ -156,6 +177,8 @@ def compensate(
             kept[group.name] = choose(group, _views(network, site, group, folds, variance))
         fits = _fits(current, site, folds, kept)
         current = refitted(current, site.target, fits)
+        if polish is not None:
+            current = polish.refined(current, site, kept, original, compact)
         compact.update(current)
         layers.append(_record(site, fits, folds, variance))
         progress(site.target.consumer)

@@ -1,0 +1,234 @@
+"""Block-local refinement: a few hundred Adam steps on a segment's own parameters, started from least squares.
+
+With the already compressed network's values x at the segment's sources and the original's value v behind it,
+
+    minimise  mean || phi(g_theta(x)) - phi(v) ||^2       theta: weights and biases inside the segment
+
+phi the activation that follows. No labels. The learning rate falls as a half cosine. Part of the calibration images is
+held out: the parameters with the smallest held-out loss are kept, those of the start included, so that refinement
+never makes the held-out loss worse. Segments are refined in network order; each repairs what is left of the errors before.
+
+Reference: block reconstruction as in Li et al. 2021 (BRECQ), there for quantisation. Theory:
+theory_notes/refinement.md. Not claimed: a global minimum, or a bound on other inputs.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from provable.channels import ChannelGroup, channel_groups
+from provable.compensation.segment import Segment, activated, is_closed, run_segment, segment_between, trainable
+from provable.compensation.sequential import Site
+from provable.execution import Run
+from provable.surgery import Surgery, shrink
+from verify.network.graph import Array, Network
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast.
+
+    Attributes:
+        steps: gradient steps per segment.
+        batch: images per step.
+        rate: first learning rate; it falls to zero as a half cosine.
+        held_out: share of the images that is held out.
+        checks: how often the held-out loss is measured, evenly over the steps.
+    """
+
+    steps: int = 300
+    batch: int = 64
+    rate: float = 1e-3
+    held_out: float = 0.125
+    checks: int = 4
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Outcome of one segment.
+
+    Attributes:
+        parameters: key -> values with the smallest held-out loss.
+        before, after: mean squared error on the held-out images (all images, if none could be held out).
+    """
+
+    parameters: Mapping[str, Tensor]
+    before: float
+    after: float
+
+
+def refine(
+    network: Network,
+    segment: Segment,
+    sources: Mapping[str, Tensor],
+    aim: Tensor,
+    keys: Sequence[str],
+    schedule: Schedule,
+    generator: torch.Generator,
+) -> Refined:
+    """Descend on the segment's error from the network's present parameters.
+
+    Args:
+        network: where the segment's nodes and parameters are.
+        segment: what to run.
+        sources: its inputs, (samples, *shape) each.
+        aim: (samples, *shape) value behind the activation that it should give.
+        keys: parameters that may move.
+        schedule: steps and rates.
+        generator: draws the batches; the same state gives the same result.
+    """
+    everything = {key: torch.from_numpy(np.array(a, dtype=np.float32)) for key, a in _read(network, segment).items()}
+    moving = {key: everything[key].requires_grad_(True) for key in keys}
+    fitted, judged = _split(len(aim), schedule, generator)
+    optimiser = torch.optim.Adam(list(moving.values()), lr=schedule.rate)
+    before = smallest = _mean_error(network, segment, sources, aim, everything, judged)
+    best = {key: value.detach().clone() for key, value in moving.items()}
+    for step, batch in enumerate(_batches(fitted, schedule, generator)):
+        optimiser.param_groups[0]["lr"] = schedule.rate * (1.0 + math.cos(math.pi * step / schedule.steps)) / 2.0
+        optimiser.zero_grad()
+        _error(network, segment, sources, aim, everything, batch).mean().backward()
+        optimiser.step()
+        if (step + 1) % max(1, schedule.steps // schedule.checks) == 0 or step + 1 == schedule.steps:
+            now = _mean_error(network, segment, sources, aim, everything, judged)
+            if now < smallest:
+                smallest, best = now, {key: value.detach().clone() for key, value in moving.items()}
+    return Refined(best, before, smallest)
+
+
+def _read(network: Network, segment: Segment) -> dict[str, Array]:
+    return {key: network.parameters[key] for n in segment.nodes for key in network.node(n).parameters.values()}
+
+
+def _split(samples: int, schedule: Schedule, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(images to descend on, images to judge on): disjoint where there are at least two."""
+    order = torch.randperm(samples, generator=generator)
+    count = min(max(1, round(schedule.held_out * samples)), samples - 1)
+    return (order[count:], order[:count]) if count else (order, order)
+
+
+def _batches(fitted: Tensor, schedule: Schedule, generator: torch.Generator) -> list[Tensor]:
+    """`steps` batches: the images in a new random order, epoch after epoch."""
+    size = min(schedule.batch, len(fitted))
+    per_epoch = len(fitted) // size
+    epochs = [torch.randperm(len(fitted), generator=generator) for _ in range(-(-schedule.steps // per_epoch))]
+    cut = [fitted[epoch[a:b]] for epoch in epochs for a, b in pairwise(range(0, per_epoch * size + 1, size))]
+    return cut[: schedule.steps]
+
+
+def _error(
+    network: Network, segment: Segment, sources: Mapping[str, Tensor], aim: Tensor,
+    parameters: Mapping[str, Tensor], chosen: Tensor,
+) -> Tensor:  # fmt: skip
+    """Squared error per chosen image, summed over its elements."""
+    inputs = {name: value[chosen] for name, value in sources.items()}
+    value = run_segment(network, segment, inputs, parameters)[segment.end]
+    return (activated(network, segment, value) - aim[chosen]).square().flatten(1).sum(1)
+
+
+@torch.no_grad()
+def _mean_error(
+    network: Network, segment: Segment, sources: Mapping[str, Tensor], aim: Tensor,
+    parameters: Mapping[str, Tensor], chosen: Tensor,
+) -> float:  # fmt: skip
+    errors = [_error(network, segment, sources, aim, parameters, part) for part in chosen.split(64)]
+    return float(torch.cat(errors).double().mean())
+
+
+@dataclass
+class Refiner:
+    """Refinement as the sequential pass asks for it: one segment per site whose groups it alone reads.
+
+    Attributes:
+        network: the original.
+        groups: its groups that lose channels.
+        schedule, generator: see `refine`.
+        outcomes: consumer -> (held-out loss before, after).
+    """
+
+    network: Network
+    groups: Sequence[ChannelGroup]
+    schedule: Schedule
+    generator: torch.Generator
+    outcomes: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._all_groups = channel_groups(self.network)
+
+    def segment(self, site: Site) -> Segment | None:
+        """What is refined at a site: from the producers of its groups if they serve nobody else, else the consumer."""
+        if not site.read:
+            return None
+        names = {reading.group for reading in site.read}
+        starts = [name for group in self.groups if group.name in names for name in group.producers]
+        whole = segment_between(self.network, (*starts, site.target.consumer), site.target.value)
+        if is_closed(self.network, whole):
+            return whole
+        alone = segment_between(self.network, (site.target.consumer,), site.target.value)
+        return alone if is_closed(self.network, alone) else None
+
+    def original_demands(self, site: Site) -> tuple[str, ...]:
+        """The value to reproduce."""
+        segment = self.segment(site)
+        return (segment.end,) if segment else ()
+
+    def compact_demands(self, site: Site) -> tuple[str, ...]:
+        """The segment's sources."""
+        segment = self.segment(site)
+        return segment.sources if segment else ()
+
+    def refined(
+        self, current: Network, site: Site, kept: Mapping[str, tuple[int, ...]], original: Run, compact: Run
+    ) -> Network:
+        """The network with the site's segment refined; values of it that `compact` holds are brought up to date."""
+        segment = self.segment(site)
+        if segment is None:
+            return current
+        sources = {name: compact.take(name) for name in segment.sources}
+        aim = activated(self.network, segment, original.take(segment.end))
+        surgery = shrink(current, kept, groups=self._all_groups)
+        narrow = {name: _narrowed(surgery, name, value) for name, value in sources.items()}
+        keys = trainable(surgery.compact, segment)
+        result = refine(
+            surgery.compact, segment, narrow, _narrowed(surgery, segment.end, aim), keys, self.schedule, self.generator
+        )
+        self.outcomes[site.target.consumer] = (result.before, result.after)
+        changed = current.with_parameters({key: _widened(current, surgery, key, result) for key in keys})
+        _refresh(changed, segment, sources, compact)
+        return changed
+
+
+def _narrowed(surgery: Surgery, name: str, value: Tensor) -> Tensor:
+    """The kept positions of a value's batch."""
+    cut = surgery.values.get(name)
+    return value if cut is None else value.index_select(cut.axis + 1, torch.tensor(cut.kept))
+
+
+def _widened(network: Network, surgery: Surgery, key: str, result: Refined) -> Array:
+    """A parameter of the full network with its kept entries replaced."""
+    full = network.parameters[key].copy()
+    index = [np.arange(size) for size in full.shape]
+    for cut in surgery.parameters.get(key, ()):
+        index[cut.axis] = index[cut.axis][list(cut.kept)]
+    full[np.ix_(*index)] = result.parameters[key].numpy().astype(full.dtype)
+    return full
+
+
+def _refresh(network: Network, segment: Segment, sources: Mapping[str, Tensor], run: Run) -> None:
+    stale = [name for name in run.live() if name in segment.nodes]
+    if not stale:
+        return
+    parameters = {k: torch.from_numpy(np.array(a, np.float32)) for k, a in _read(network, segment).items()}
+    held = {name: torch.empty_like(run.value(name)) for name in stale}
+    with torch.inference_mode():
+        for start in range(0, len(next(iter(sources.values()))), 64):
+            chunk = slice(start, start + 64)
+            values = run_segment(network, segment, {n: v[chunk] for n, v in sources.items()}, parameters)
+            for name in stale:
+                held[name][chunk] = values[name]
+    for name in stale:
+        run.replace(name, held[name])
