@@ -14,7 +14,7 @@ Theory note: exact_audit.md. Not claimed: anything about the rounding of the dep
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -134,6 +134,11 @@ class Weights:
     low: Array
     upper: Array
     upper_exponent: int
+
+    def columns(self, used: Mask) -> "Weights":
+        """The matrix without the columns that are not used."""
+        parts = {"hi": self.hi[:, :, used], "lo": self.lo[:, :, used], "upper": self.upper[:, :, used]}
+        return replace(self, **parts)
 
 
 def weights(whole: Array, radius: Array, unit: int) -> Weights:
@@ -366,6 +371,9 @@ def product(matrix: Weights, taps: Index, form: Form) -> tuple[list[Term], list[
                 np.zeros((taps.shape[0] * taps.shape[1] * matrix.hi.shape[1], form.rem.shape[1], 1)), unit, CENTRE, 0.0
             )
         ], []
+    if _in_order(taps, len(form.body)):
+        used = form.size.any(axis=1)  # values that are 0 in every leaf add nothing
+        form, matrix, taps = form.take(np.flatnonzero(used)), matrix.columns(used), taps[:, :, : int(used.sum())]
     hi, lo = form.limbs
     reach_hi, reach_lo = int(largest(form.size)) // 2**LIMB + 1, 2 ** (LIMB - 1)
     active = np.repeat(matrix.upper.any(axis=2).reshape(-1), taps.shape[1])[:, None]
@@ -396,7 +404,7 @@ def blocks_product(pairs: Sequence[tuple[Array, Array, int]], taps: Index) -> tu
     leaves, columns = pairs[0][1].shape[1:]
     total = leaves * columns
     out = np.empty((groups, pairs[0][0].shape[1], positions, total))
-    step = max(1, COLUMN_BYTES // (8 * taps.size)) if _gathers(taps, len(pairs[0][1])) else total
+    step = max(1, COLUMN_BYTES // (8 * taps.size)) if not _in_order(taps, len(pairs[0][1])) else total
     for first in range(0, total, step):
         part = slice(first, min(first + step, total))
         for i, (matrix, values, _) in enumerate(pairs):
@@ -404,15 +412,15 @@ def blocks_product(pairs: Sequence[tuple[Array, Array, int]], taps: Index) -> tu
     return out.reshape(-1, leaves, columns), float(reach)
 
 
-def _gathers(taps: Index, count: int) -> bool:
-    """Whether the taps do more than name all values in order."""
-    return not (taps.shape == (1, 1, count) and np.array_equal(taps[0, 0], np.arange(count)))
+def _in_order(taps: Index, count: int) -> bool:
+    """Whether the taps name all values in order, once."""
+    return taps.shape == (1, 1, count) and np.array_equal(taps[0, 0], np.arange(count))
 
 
 def _multiply(matrix: Array, values: Array, taps: Index, out: Array, add: bool) -> None:
     """Write or add one block product into out (g, o, p, columns)."""
     groups, _, length = taps.shape
-    if not _gathers(taps, len(values)):
+    if _in_order(taps, len(values)):
         if add:
             out[0, :, 0] += np.matmul(matrix[0], values)
         else:

@@ -29,8 +29,9 @@ from verify.audit.exact import (
 )  # fmt: skip
 from verify.audit.lift import Affine, Stage
 
-SLOPE_BITS = 10
+SLOPE_BITS = 12
 ONE = float(2**SLOPE_BITS)
+BOUND_SHIFT = 2  # bounds below 2^38 (differences below 2^39): slopes times bounds, three of them, stay below 2^52
 
 
 class Inconsistent(Exception):
@@ -210,7 +211,7 @@ class Bounds:
 
 def bounds_of(v: Values, kept: Index | None) -> Bounds:
     """Bounds of z, y and D, each sharpened by the other two."""
-    unit = v.z.exponent if v.y is None else max(v.z.exponent, v.y.exponent)
+    unit = BOUND_SHIFT + (v.z.exponent if v.y is None else max(v.z.exponent, v.y.exponent))
     z = v.z.bounds(unit)
     if v.y is None:
         return Bounds(unit, z)
@@ -228,9 +229,13 @@ def bounds_of(v: Values, kept: Index | None) -> Bounds:
 
 
 def slopes(low: Array, high: Array) -> Array:
-    """Slope of the ReLU's line in units of 1/ONE: 1 or 0 where it is linear, else about high / (high - low)."""
+    """Slope of the ReLU's line in units of 1/ONE: 1 or 0 where it is linear, else about high / (high - low).
+
+    Rounded away from 1/2, which keeps the relative loss of height small where the ReLU is almost linear.
+    """
     with np.errstate(all="ignore"):
-        proposed = np.nan_to_num(np.rint(high / (high - low) * ONE))
+        chord = high / (high - low) * ONE
+        proposed = np.nan_to_num(np.where(chord > ONE / 2, np.ceil(chord), np.floor(chord)))
     return np.where(low >= 0, ONE, np.where(high <= 0, 0.0, np.clip(proposed, 0.0, ONE)))
 
 
