@@ -8,7 +8,7 @@ from torch import Tensor
 
 from verify.formal.form import COMPACT, DIFFERENCE, ORIGINAL, Form, sloped
 from verify.formal.pair import Triple
-from verify.formal.rounding import above, raised
+from verify.formal.rounding import raised
 from verify.formal.rules.rule import Curve
 from verify.formal.symbols import Ledger
 
@@ -18,7 +18,7 @@ def curve(form: Form, function: Curve, ledger: Ledger, block: int) -> Form:
     ledger.watch(form)
     lower, upper = form.bounds()
     low, high = function.derivatives(lower, upper)
-    slope, spread = 0.5 * (low + high), above(0.5 * (high - low))
+    slope, spread = _middle_and_spread(low, high)
     at_centre = function.values(form.centre, form.centre)
     middle = 0.5 * (at_centre[0] + at_centre[1]) - slope * form.centre
     half = raised(spread * form.radius + (at_centre[1] - at_centre[0])) + 2.0**-50 * (
@@ -48,9 +48,9 @@ def _difference(triple: Triple, function: Curve, ledger: Ledger) -> Form:
     y_lower, y_upper = triple.y.bounds()
     d_lower, d_upper = triple.d.bounds()
     low, high = function.derivatives(torch.minimum(z_lower, y_lower), torch.maximum(z_upper, y_upper))
-    slope = 0.5 * (low + high)
+    slope, spread = _middle_and_spread(low, high)
     reach = torch.maximum(d_lower.abs(), d_upper.abs())
-    half = raised(above(0.5 * (high - low)) * reach)
+    half = raised(spread * reach)
     whole = raised(half + slope.abs() * reach)  # without a symbol: the interval around 0
     z_values, y_values = function.values(z_lower, z_upper), function.values(y_lower, y_upper)
     apart_middle, apart_half = _hull(z_values[0] - y_values[1], z_values[1] - y_values[0])
@@ -62,6 +62,11 @@ def _difference(triple: Triple, function: Curve, ledger: Ledger) -> Form:
     middle, half = torch.where(apart, apart_middle, 0.0), torch.where(apart, apart_half, half)
     fresh = ledger.fresh(DIFFERENCE, granted, half, triple.d)
     return sloped([(slope, triple.d)], middle, half, rounded=everywhere, granted=granted, fresh=fresh)
+
+
+def _middle_and_spread(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """A slope in the middle of the derivatives, and an upper bound of their distance from it."""
+    return 0.5 * (low + high), raised(0.5 * (high - low) + (low.abs() + high.abs()) * 2.0**-52)
 
 
 def _hull(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,24 +31,22 @@ class Ledger:
         self.batch, self.bytes_limit = batch, bytes_limit
         self.inputs = inputs if symbols > 0 else 0
         self.left = torch.full((batch, 1), symbols - inputs, dtype=torch.int64)
-        self.plenty = symbols - inputs
+        self.plenty = symbols - inputs  # what every sub-box has at least
         self.rows = [self.inputs if block in (ORIGINAL, COMPACT) else 0 for block in BLOCKS]
         self.shares: list[list[Tensor]] = [[] for _ in BLOCKS]
         self.total = torch.zeros(batch, dtype=torch.float64)
 
     def grant(self, wanted: Tensor) -> Tensor:
         """Which of the wanted elements ``(batch, n)`` get a symbol."""
-        if self.plenty <= 0:
-            return torch.zeros_like(wanted)
-        if wanted.shape[1] <= self.plenty:  # enough for all, whatever the sub-box
+        if self.plenty >= wanted.shape[1]:  # enough for all, whatever the sub-box
             self.plenty -= wanted.shape[1]
             self.left -= wanted.sum(1, keepdim=True)
             return wanted
+        if not self.inputs or not bool((self.left > 0).any()):
+            return torch.zeros_like(wanted)
         granted = wanted & (wanted.cumsum(1) <= self.left)
         self.left -= granted.sum(1, keepdim=True)
-        self.plenty = int(self.left.amin()) if len(self.left) else 0
-        if self.plenty <= 0 and bool((self.left > 0).any()):
-            self.plenty = 1  # some sub-box has symbols left
+        self.plenty = int(self.left.amin())
         return granted
 
     def fresh(self, block: int, granted: Tensor, half: Tensor, argument: Form) -> Fresh | None:
