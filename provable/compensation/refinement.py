@@ -6,7 +6,8 @@ With the already compressed network's values x at the segment's sources and the 
 
 phi the activation that follows. No labels. The learning rate falls as a half cosine. Part of the calibration images is
 held out: the parameters with the smallest held-out loss are kept, those of the start included, so that refinement
-never makes the held-out loss worse. Segments are refined in network order; each repairs what is left of the errors before.
+never makes the held-out loss worse. Segments are refined in network order; each repairs what is left of the errors
+made before it.
 
 Reference: block reconstruction as in Li et al. 2021 (BRECQ), there for quantisation. Theory:
 theory_notes/refinement.md. Not claimed: a global minimum, or a bound on other inputs.
