@@ -36,7 +36,7 @@ from verify.network.graph import Network
 
 COMPENSATIONS = ("least_squares", "two_sided", "refine", "none")
 SCOPES = ("inner", "all")
-GLANCE = 32
+GLANCE = 16
 """Images behind the total sensitivity in the report of a recipe that does not need sensitivities."""
 
 Seed = int | np.random.Generator | torch.Generator | None

@@ -44,7 +44,7 @@ def promise(options: Sequence[VolumeEvidence], count: int) -> VolumePromise:
 def greedy(evidence: Evidence, count: int, generator: Generator) -> Choice:
     """Backward elimination; never worse than what volume sampling promises. Uses no randomness."""
     promised = promise(volume_options(evidence), count)
-    kept = eliminate(evidence.views).kept(count)
+    kept = eliminate(evidence.views, down_to=count).kept(count)
     bound, method = promised.derandomised(), "greedy elimination"
     if relative_loss(evidence.views, kept) - _floor(evidence) > bound.value:
         kept = promised.derandomised_design().draw(promised.matrix, count, generator).kept

@@ -61,8 +61,9 @@ class Elimination:
     """The order in which channels leave, and what each count costs.
 
     Attributes:
-        order: channels, first removed first; a full permutation.
-        losses: (channels + 1,) losses[k] = ridge loss with k channels kept, never rising with k.
+        order: channels, first removed first, then those that were never removed; a full permutation.
+        losses: (channels + 1,) losses[k] = ridge loss with k channels kept, never rising with k; infinite where
+            elimination stopped before.
     """
 
     order: tuple[int, ...]
@@ -73,11 +74,12 @@ class Elimination:
         return tuple(sorted(self.order[len(self.order) - count :]))
 
 
-def eliminate(views: Sequence[View], *, ridge: float = SMALLEST_RIDGE) -> Elimination:
+def eliminate(views: Sequence[View], *, down_to: int = 0, ridge: float = SMALLEST_RIDGE) -> Elimination:
     """Order of removal by exact loss after compensation, summed over the consumers.
 
     Args:
         views: one per consumer; the same channels in each.
+        down_to: stop with that many channels left.
         ridge: relative to the mean diagonal of each covariance, > 0.
 
     Returns:
@@ -89,7 +91,7 @@ def eliminate(views: Sequence[View], *, ridge: float = SMALLEST_RIDGE) -> Elimin
     alive = list(range(len(views[0].blocks)))
     losses = [sum(side.loss for side in sides)]
     order: list[int] = []
-    while alive:
+    while len(alive) > down_to:
         costs = np.sum([side.costs(alive) for side in sides], axis=0)
         last = len(costs) - 1 - int(np.argmin((costs + own[alive])[::-1]))
         channel = alive[last]
@@ -98,7 +100,8 @@ def eliminate(views: Sequence[View], *, ridge: float = SMALLEST_RIDGE) -> Elimin
         alive.remove(channel)
         order.append(channel)
         losses.append(losses[-1] + max(float(costs[last]), 0.0))
-    return Elimination(tuple(order), np.array(losses[::-1]))
+    unknown = [np.inf] * len(alive)  # losses of fewer channels than `down_to`
+    return Elimination(tuple(order + alive), np.array(unknown + losses[::-1]))
 
 
 class _Side:

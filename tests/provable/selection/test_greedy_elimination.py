@@ -78,3 +78,24 @@ def test_coordinates_outside_the_blocks_always_stay() -> None:
     regression = problem(3, 6, 1, 2)
     result = eliminate([View(regression, np.arange(2, 6)[:, None])], ridge=1e-12)
     assert result.losses[0] == pytest.approx(fit(regression, np.arange(2)).loss, rel=1e-6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), count=st.integers(0, 6))
+def test_stopping_early_keeps_the_same_channels(seed: int, count: int) -> None:
+    views = [View(problem(seed, 6, 2, 4), blocks(6, 2))]
+    whole, early = eliminate(views), eliminate(views, down_to=count)
+    assert early.kept(count) == whole.kept(count)
+    np.testing.assert_allclose(early.losses[count:], whole.losses[count:])
+    assert np.isinf(early.losses[:count]).all()
+
+
+def test_a_free_channel_that_contributes_least_leaves_first() -> None:
+    """Three channels span two dimensions: any of them is free, but only the small one is nearly without trace."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(300, 2))
+    x = np.column_stack([0.01 * (x[:, 0] + x[:, 1]), x])
+    weight = np.ones((2, 3))
+    view = View(Moments.of(x, x @ weight.T).centred(), blocks(3, 1), weight=weight)
+    assert eliminate([view]).order[0] == 0
+    assert view.contributions()[0] == pytest.approx(2 * x[:, 0].var())
