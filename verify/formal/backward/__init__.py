@@ -1,0 +1,1 @@
+"""Backward linear bounds on a pair of networks: tighter per box than forward forms, and costlier."""
