@@ -20,7 +20,8 @@ from verify.errors import ModelError
 from verify.network.graph import Array, Attribute, Network, Node, Shape
 from verify.network.operations import infer_shape
 
-MAX_ELEMENTS = 1 << 28  # of one tensor that is computed while reading
+MAX_ELEMENTS = 1 << 27  # of one tensor that is computed while reading
+MAX_COPIES = 1 << 14  # along one axis of a value that is repeated
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,8 @@ class Lowering:
         value = Value(value.name, padded, batch)
         for axis, (have, want) in enumerate(zip(padded, shape, strict=True)):
             if have != want:
+                if want > MAX_COPIES:
+                    raise ModelError(f"node {name!r} repeats a value {want} times, above the limit of {MAX_COPIES}")
                 copies = [value] * want
                 value = self.concat(self.free_name(f"{name}/expanded"), copies, axis)
         return value

@@ -535,6 +535,7 @@ ILL_FORMED: dict[str, tuple[bytes, str]] = {
     "infinite weight": (model([node("Add", "x", "c")], ROW, {"c": C3 + np.float32("inf")}), "NaN or infinity"),
     "integer weight": (model([node("Add", "x", "c")], ROW, {"c": ints(1, 2, 3)}), "expected floating point"),
     "gigantic expansion": (model([node("Expand", "x", "s")], ROW, {"s": ints(2**30, 3)}), "limit"),
+    "value repeated without end": (model([node("Expand", "x", "s")], [1, 1], {"s": ints(1, 2**26)}), "times"),
     "gigantic constant": (
         model([node("ConstantOfShape", "s", out="c"), node("Add", "x", "c")], ROW, {"s": ints(2**40)}),
         "limit",
