@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,19 +27,17 @@ from rich.table import Table
 from provable import reference
 from provable.pipeline import compress
 from provable.records import Compression
-from verify.audit.check import audit
-from verify.certificate.emit import emit_certificate
+from verify.audit.check import AuditReport
+from verify.certificate.issue import issue_certificate
 from verify.empirical.attack import attack_deviation
 from verify.empirical.measure import compare
-from verify.formal.deviation import DeviationResult, verify_deviation
+from verify.formal.deviation import verify_deviation
 from verify.network.graph import Network
 from verify.network.read_onnx import read_onnx
 from verify.report import BoxResult, words
 from verify.spec.box import Box
-from verify.spec.deviation import Verdict
 from verify.statistical.certificate import StatisticalCertificate, certify_sample
 from verify.statistical.certificate_file import write_certificate
-from verify.statistical.claims import decimal_up
 
 TITLES = {"mlp": "perceptron 64-100-100-10", "cnn": "residual network"}
 FORMAL = ("mlp",)
@@ -50,7 +47,6 @@ CONFIDENCE, COVERAGE = "0.99", "0.98"
 MARGIN = "1e-4"  # rounding of float32 runs
 SYMBOLS = 4096
 WIDTH = 110
-SLACK = Fraction(1, 2**14)  # the auditor rounds for itself, so the claim is that much above the prover's bound
 
 
 @dataclass(frozen=True)
@@ -180,31 +176,12 @@ def judge_box(job: BoxJob) -> BoxResult:
         generator=np.random.default_rng([job.settings.seed, job.image]),
     )
     name = f"held-out image {job.image}"
-    if found.verdict is not Verdict.PROVED:
+    issued = issue_certificate(job.certificate, found, boxes=[box], **files)
+    if issued is None:
         return BoxResult(name, found.verdict.value, None, found.lower)
-    epsilon = claimed(found.upper)
-    _emit(job, box, found, epsilon, files)
-    report = audit(job.certificate, files["original"], files["compact"])
-    return BoxResult(name, "proved", float(epsilon), found.lower, report.verdict.value)
-
-
-def claimed(upper: float) -> Fraction:
-    """A short decimal a little above a proved bound."""
-    return decimal_up(Fraction(upper) * (1 + SLACK), digits=6)
-
-
-def _emit(job: BoxJob, box: Box, found: DeviationResult, epsilon: Fraction, files: dict[str, Path]) -> None:
-    emit_certificate(
-        job.certificate,
-        original=files["original"],
-        compact=files["compact"],
-        boxes=[box],
-        epsilon=epsilon,
-        lift=found.lift,
-        rule=found.rule,
-        parameters=found.parameters,
-        trees=found.trees,
-    )
+    if isinstance(issued, AuditReport):
+        return BoxResult(name, "proved", found.upper, found.lower, issued.verdict.value)
+    return BoxResult(name, "proved", float(issued[0]), found.lower, issued[1].verdict.value)
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
