@@ -94,10 +94,16 @@ def check_size(shape: Shape, node: str) -> None:
 
 
 class Lowering:
-    """Collects nodes for one sample while a reader walks through the run of a file."""
+    """Collects nodes for one sample while a reader walks through the run of a file.
 
-    def __init__(self, name: str, shape: Shape, batch: int | None) -> None:
+    Args:
+        name: of the input; `shape`: of its whole tensor at batch size 1; `batch`: its batch axis.
+        symbolic: the file leaves the batch size open, so what depends on its being 1 must be refused.
+    """
+
+    def __init__(self, name: str, shape: Shape, batch: int | None, symbolic: bool = False) -> None:
         self.input = Value(name, shape, batch)
+        self.symbolic = symbolic
         self.nodes: dict[str, Node] = {}
         self.parameters: dict[str, Array] = {}
         self._shapes: dict[str, Shape] = {name: self.input.sample}
@@ -235,14 +241,14 @@ class Lowering:
     def of_two(self, name: str, op: str, a: Value, b: Value) -> Value:
         """An element-wise op of two values, broadcast against each other."""
         shape = broadcast((a.shape, b.shape), name)
-        batch = _common_batch((a, b), shape)
+        batch = self._common_batch((a, b), shape, name)
         fitted = [self.fit(name, v, shape, batch) for v in (a, b)]
         return self.emit(name, op, fitted, batch)
 
     def with_constant(self, name: str, op: str, value: Value, constant: Constant) -> Value:
         """`shift`, `scale` or `divide` of a value."""
         shape = broadcast((value.shape, constant.array.shape), name)
-        batch = _common_batch((value,), shape)
+        batch = self._common_batch((value,), shape, name)
         fitted = self.fit(name, value, shape, batch)
         array = for_one_sample(constant.array, len(shape), batch)
         return self.emit(name, op, (fitted,), batch, {"value": replace(constant, array=array)})
@@ -317,9 +323,21 @@ class Lowering:
             raise ModelError(f"node {name!r}: product of {a.shape} and {b.shape}, expected matrices")
         lead = broadcast((a.shape[:-2], b.shape[:-2]), name)
         shapes = [(*lead, *v.shape[-2:]) for v in (a, b)]
-        batch = _common_batch((a, b), lead, trailing=2)
+        batch = self._common_batch((a, b), lead, name, trailing=2)
         fitted = [self.fit(name, v, s, batch) for v, s in zip((a, b), shapes, strict=True)]
         return self.emit(name, "matmul", fitted, batch)
+
+    def _common_batch(self, values: Sequence[Value], shape: Shape, node: str, trailing: int = 0) -> int | None:
+        """Batch axis of a broadcast result: that of an operand, if the axis still has length 1."""
+        rank = len(shape) + trailing
+        for value in values:
+            if value.batch is not None:
+                place = value.batch + rank - len(value.shape)
+                if place < len(shape) and shape[place] == 1:
+                    return place
+                if self.symbolic:
+                    raise ModelError(f"node {node!r} combines the batch axis with an axis of a fixed length")
+        return None
 
 
 def for_one_sample(array: Array, rank: int, batch: int | None) -> Array:
@@ -327,17 +345,6 @@ def for_one_sample(array: Array, rank: int, batch: int | None) -> Array:
     if batch is None or array.ndim < rank - batch:
         return array
     return np.squeeze(array, axis=batch - (rank - array.ndim))
-
-
-def _common_batch(values: Sequence[Value], shape: Shape, trailing: int = 0) -> int | None:
-    """Batch axis of a broadcast result: that of an operand, if the axis still has length 1."""
-    rank = len(shape) + trailing
-    for value in values:
-        if value.batch is not None:
-            place = value.batch + rank - len(value.shape)
-            if place < len(shape) and shape[place] == 1:
-                return place
-    return None
 
 
 def _same(a: Array, b: Array) -> bool:

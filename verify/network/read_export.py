@@ -270,7 +270,7 @@ def _start(node: fx.Node, tensors: Mapping[str, Tensor]) -> tuple[Lowering, "np.
     name = node.name
     while name in tensors:
         name += "/value"
-    return Lowering(name, (1, *sizes[1:]), 0), np.dtype(_DTYPES[meta.dtype])
+    return Lowering(name, (1, *sizes[1:]), 0, symbolic=not isinstance(batch, int)), np.dtype(_DTYPES[meta.dtype])
 
 
 def _tensors(program: ExportedProgram) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from onnx import numpy_helper
 
 from verify.errors import ModelError, UnsupportedOperation, VerifyError
 from verify.network.files import read_bytes
-from verify.network.graph import Array, Network, Shape
+from verify.network.graph import Array, Network
 from verify.network.lowering import Constant, Lowering, Operand, Value
 from verify.network.onnx_folding import FOLDS
 from verify.network.onnx_operators import OPERATORS, Call, Origin
@@ -74,9 +74,8 @@ class _Reader:
         self.tensors: dict[str, Operand] = {}
         for initializer in self.graph.initializer:
             self.tensors[initializer.name] = Constant(_array(initializer), initializer.name, initializer.name)
-        name, shape, batch, self.dtype = self._input()
-        self.lowering = Lowering(name, shape, batch)
-        self.tensors[name] = self.lowering.input
+        self.lowering, self.dtype = self._input()
+        self.tensors[self.lowering.input.name] = self.lowering.input
         self.uses = Counter(i for node in self.graph.node for i in node.input)
         self.uses.update(o.name for o in self.graph.output)
         self.sources: dict[str, Origin] = {}
@@ -92,7 +91,7 @@ class _Reader:
             raise ModelError(f"the output {name!r} does not depend on the input")
         return self.lowering.network(output)
 
-    def _input(self) -> tuple[str, Shape, int | None, "np.dtype[Any]"]:
+    def _input(self) -> tuple[Lowering, "np.dtype[Any]"]:
         inputs = [i for i in self.graph.input if i.name not in self.tensors]
         if len(inputs) != 1:
             raise ModelError(f"the network has {len(inputs)} inputs ({[i.name for i in inputs]}), expected 1")
@@ -100,7 +99,7 @@ class _Reader:
         if _ELEMENT_TYPES.get(kind.elem_type, np.int32)(0).dtype.kind != "f" or not kind.HasField("shape"):
             raise ModelError(f"input {inputs[0].name!r} is not a floating-point tensor with a shape")
         shape = [d.dim_value if d.HasField("dim_value") else 0 for d in kind.shape.dim]  # 0: symbolic
-        batch = 0 if len(shape) >= 2 else None
+        batch, symbolic = 0 if len(shape) >= 2 else None, bool(shape) and shape[0] < 1
         if batch == 0 and shape[0] <= 1:
             shape[0] = 1
         elif batch == 0:
@@ -109,7 +108,7 @@ class _Reader:
             )
         if not shape or min(shape) < 1:
             raise ModelError(f"input {inputs[0].name!r} of shape {shape}: axes after the batch axis must be fixed")
-        return inputs[0].name, tuple(shape), batch, np.dtype(_ELEMENT_TYPES[kind.elem_type])
+        return Lowering(inputs[0].name, tuple(shape), batch, symbolic), np.dtype(_ELEMENT_TYPES[kind.elem_type])
 
     def _node(self, node: onnx.NodeProto) -> None:
         if node.domain not in ("", "ai.onnx"):

@@ -317,6 +317,13 @@ CASES: dict[str, tuple[list[Any], list[int], dict[str, Any], int, list[str]]] = 
         13,
         ["reshape"] * 2,
     ),
+    "squeeze of all axes": (
+        [node("Squeeze", "x", out="s"), node("Unsqueeze", "s", "a", out="u"), node("Mul", "u", "c")],
+        [1, 1, 3, 1],
+        {"a": ints(1), "c": C3.reshape(3, 1)},
+        13,
+        ["reshape", "reshape", "scale"],
+    ),
     "batch axis dropped": (
         [node("Squeeze", "x", "a", out="s"), node("MatMul", "s", "w")],
         ROW,
@@ -541,6 +548,11 @@ ILL_FORMED: dict[str, tuple[bytes, str]] = {
         "limit",
     ),
     "overflowing shape": (model([node("Expand", "x", "s")], ROW, {"s": ints(2**62, 2**62, 3)}), ""),
+    "symbolic batch against a fixed axis": (
+        model([node("Add", "x", "c")], ["n", 3], {"c": arrays((5, 3))[0]}),
+        "combines the batch axis",
+    ),
+    "symbolic batch squeezed": (model([node("Squeeze", "x")], ["n", 1, 3], opset=13), "depend on the batch size"),
     "unknown attribute": (model([node("Relu", "x", alpha=1.0)], ROW), "'alpha' is unknown"),
     "attribute of a wrong type": (model([node("Flatten", "x", axis=1.0)], ROW), "'axis' is unknown or of a wrong type"),
     "too many operands": (model([node("Relu", "x", "x")], ROW), "2 inputs"),

@@ -27,10 +27,10 @@ def _reshape(call: Call) -> Result:
 
 
 def _squeeze(call: Call) -> Result:
-    value = call.value()
-    axes = call.integers(1, "axes") or tuple(
-        i for i, n in enumerate(value.shape) if n == 1 and (i != value.batch or len(value.shape) == 1)
-    )
+    value, axes = call.value(), call.integers(1, "axes")
+    if not axes and call.lowering.symbolic:
+        raise call.refuse("without axes; what it drops would depend on the batch size")
+    axes = axes or tuple(i for i, n in enumerate(value.shape) if n == 1)
     gone = {normal_axis(a, len(value.shape), call.name) for a in axes}
     if any(value.shape[a] != 1 for a in gone):
         raise ModelError(f"node {call.name!r} (Squeeze): axes {axes} of {value.shape} are not all of length 1")
