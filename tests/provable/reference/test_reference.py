@@ -81,7 +81,7 @@ def test_unknown_network_is_named_with_those_there_are(call) -> None:
         call("vgg")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_training_is_deterministic(name: str, trainer: ModuleType) -> None:
     from dataclasses import replace
 
