@@ -108,6 +108,10 @@ class Analysis:
     hinges: dict[int, Hinge] = field(default_factory=dict)
     relaxed: dict[int, Relaxation] = field(default_factory=dict)
     zonotope: list[Enclosure] | None = None
+    weights: Weights = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.weights = Weights(self.tape, self.known)
 
     def run(self) -> "Analysis":
         """Go through the tape once."""
@@ -190,7 +194,7 @@ class Analysis:
 
     def upper_bound(self, start: Mapping[int, Coefficients], iterations: int, *, per_row: bool) -> Tensor:
         """Upper bounds ``(batch, rows)`` of linear functions of known values, with optimised slopes if asked."""
-        weights = Weights(self.tape, self.known)
+        weights = self.weights
         plain = self._value(start, self.relaxed, weights)
         if not iterations or not any(i < max(start) for i in self.hinges):
             return plain
@@ -250,8 +254,7 @@ def _apart(tapes: tuple[Tape, Tape], lower: Tensor, upper: Tensor, effort: _Effo
 
     def bound(signs: tuple[Tensor, Tensor], iterations: int, *, per_row: bool) -> Tensor:
         parts = [
-            (a, {a.tape.output: Coefficients(z=c)}, Weights(a.tape, a.known))
-            for a, c in zip((first, second), signs, strict=True)
+            (a, {a.tape.output: Coefficients(z=c)}, a.weights) for a, c in zip((first, second), signs, strict=True)
         ]
 
         def value(relaxed: Sequence[Mapping[int, Relaxation]]) -> Tensor:

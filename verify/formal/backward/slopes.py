@@ -96,28 +96,43 @@ def optimised(
         iterations: number of gradient steps.
     """
     steps = {i: _zeros(own, rows) for i, own in hinges.items()}
-    flat = [t for part in steps.values() for t in part]
+    search = _Adam([t for part in steps.values() for t in part])
     best: Tensor | None = None
-    if not flat:
-        return bound(others)
-    optimiser = torch.optim.Adam(flat, lr=RATE)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, DECAY)
     for _ in range(iterations):
         with torch.enable_grad():
             relaxed = {**others, **{i: own.relaxation(own.moved(steps[i])) for i, own in hinges.items()}}
             value = bound(relaxed)
             best = value.detach() if best is None else torch.fmin(best, value.detach())
-            optimiser.zero_grad()
             total = torch.where(torch.isfinite(value), value, 0.0).sum()
-            if not total.requires_grad:
-                break
-            total.backward()
-        if not all(t.grad is None or bool(torch.isfinite(t.grad).all()) for t in flat):
+            moved = total.requires_grad and search.step(torch.autograd.grad(total, search.at, allow_unused=True))
+        if not moved:
             break
-        optimiser.step()
-        schedule.step()
-    assert best is not None
-    return best
+    return bound({**others, **{i: own.relaxation(own.first) for i, own in hinges.items()}}) if best is None else best
+
+
+class _Adam:
+    """Kingma and Ba, 2015, with a decaying rate (torch.optim takes seconds to import)."""
+
+    def __init__(self, at: list[Tensor]) -> None:
+        self.at, self.count = at, 0
+        self.mean, self.square = [torch.zeros_like(t) for t in at], [torch.zeros_like(t) for t in at]
+
+    def step(self, gradients: Sequence[Tensor | None]) -> bool:
+        """Move against the gradients; whether they were all finite."""
+        self.count += 1
+        rate = RATE * DECAY ** (self.count - 1) / (1.0 - 0.9**self.count)
+        with torch.no_grad():
+            for t, g, mean, square in zip(self.at, gradients, self.mean, self.square, strict=True):
+                if g is None:
+                    continue
+                if not bool(torch.isfinite(g).all()):
+                    return False
+                mean.mul_(0.9).add_(g, alpha=0.1)
+                square.mul_(0.999).addcmul_(g, g, value=0.001)
+                t.sub_(
+                    rate * mean / ((square / (1.0 - 0.999**self.count)).sqrt() + 1e-8 * square.amax().sqrt() + 1e-30)
+                )
+        return True
 
 
 def _zeros(own: Hinge, rows: int) -> list[Tensor]:

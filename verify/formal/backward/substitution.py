@@ -12,7 +12,7 @@ coefficient. `error` collects these terms. Theory and proof: theory_notes/backwa
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from verify.formal.backward.enclosure import Enclosure
 from verify.formal.backward.planes import Line, Plane, Relaxation
 from verify.formal.backward.tape import Fixed, Linear, Start, Tape
 from verify.formal.maps import Map
+from verify.formal.pair import Kept
 from verify.formal.rounding import TINY, above, slack
 from verify.formal.rules.rule import Affine
 
@@ -84,7 +85,6 @@ class _Descent:
     pending: dict[int, Coefficients]
     constant: Tensor
     error: Tensor
-    weights: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
     def offset(self, terms: Tensor) -> None:
         """Add to the constant, ``(batch or 1, rows)``."""
@@ -135,19 +135,26 @@ def substitute(
 
 
 class Weights:
-    """What one unit of a coefficient can cost in rounding, per entry of a tape; made once per set of enclosures."""
+    """What one unit of a coefficient can cost in rounding, per entry of a tape.
+
+    Made when an entry is first asked for; enclosures that are sharpened later only make it too large.
+    """
 
     def __init__(self, tape: Tape, known: Sequence[Enclosure]) -> None:
         self.tape, self.known, self.readers = tape, known, readers(tape)
         self.made: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self.counted, self.total = 0, torch.zeros(1, 1, dtype=torch.float64)
         if max(size for entry in tape.entries for size in entry.sizes) >= _LONGEST:
             raise OverflowError("a value is too large for the rounding bounds of the backward pass")
 
     @property
     def underflow(self) -> Tensor:
         """``(batch, 1)``: an absolute error of TINY per coefficient that was ever computed."""
-        sizes = [i.magnitude().sum(1) for e in self.known for i in (e.z, e.y, e.d)]
-        return (TINY * (1.0 + torch.stack(sizes).sum(0)))[:, None]
+        for enclosure in self.known[self.counted :]:
+            for part in (enclosure.z, enclosure.y, enclosure.d):
+                self.total = self.total + part.magnitude().sum(1, keepdim=True)
+        self.counted = len(self.known)
+        return TINY * (1.0 + self.total)
 
     def affine(self, index: int, entry: Linear) -> tuple[Tensor, Tensor, Tensor]:
         """Weights of the coefficients of z, y and D behind an affine step, each ``(batch, n)``."""
@@ -261,11 +268,8 @@ def _plane_weight(lower: Plane, upper: Plane, z: Tensor, d: Tensor, fan: int) ->
     return (a * z[:, None, :] + b * d[:, None, :] + offset) * slack(z.shape[-1] + fan + 8)
 
 
-def _spread(rows: Tensor, kept: object, size: int) -> Tensor:
+def _spread(rows: Tensor, kept: Kept, size: int) -> Tensor:
     """Coefficients of the kept elements among those of all."""
-    from verify.formal.pair import Kept
-
-    assert isinstance(kept, Kept)
     if kept.everything:
         return rows
     return rows.new_zeros(*rows.shape[:-1], size).index_add(-1, kept.index, rows)

@@ -40,7 +40,7 @@ def bounded(original, compact, lift, low, high, **options):
 @pytest.mark.parametrize("name", DENSE + OTHERS)
 @pytest.mark.parametrize("options", [PLAIN, SEARCH | {"symbols": 0}], ids=["plain", "search"])
 def test_sampled_deviations_lie_inside_the_bounds(twins, name, options):
-    for seed in range(2):
+    for seed in range(2 if options is PLAIN else 1):
         rng = np.random.default_rng([seed, 3])
         original, compact, channels = twins(name, seed)
         low, high = boxes(rng, int(np.prod(original.input_shape)), 4)
