@@ -42,7 +42,6 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[Shape, ...]]] = {
     "any": (("residual", *BLOCKS), ((2,), (3,), (2, 3), (2, 4, 4), (1, 3, 5), (2, 2, 3, 3))),
 }
 _ALL_BLOCKS: dict[str, Block] = {**BLOCKS, "residual": residual}
-_OPS_OF_RESIDUAL = frozenset({"conv", "batch_norm", "linear", "relu", "add"})
 
 
 @st.composite
@@ -63,7 +62,8 @@ def networks(
     Args:
         kind: a row of the table in this file's head.
         containing: an op that every network has.
-        ops: draw from these ops alone.
+        ops: draw from these alone, repeated ones more often; "residual" is a block of conv or linear, batch norm,
+            ReLU and a sum. The kind then only sets the input shapes. Reshapes appear where an op needs one.
         piecewise_linear: leave out every op that is not piecewise linear.
         input_shape: of one sample; drawn if None.
         outputs: end with a linear layer to that many outputs; with None the output has any shape.
@@ -92,12 +92,10 @@ def _choices(
 ) -> tuple[list[str], tuple[Shape, ...]]:
     if kind not in KINDS:
         raise SpecificationError(f"unknown kind of network {kind!r}; known: {', '.join(KINDS)}")
-    unknown = ({containing} - {None} | set(ops or ())) - set(BLOCKS)
+    unknown = ({containing} - {None} | set(ops or ())) - set(_ALL_BLOCKS)
     if unknown:
-        raise SpecificationError(f"unknown ops {sorted(map(str, unknown))}; known: {', '.join(sorted(BLOCKS))}")
-    names = list(KINDS[kind][0])
-    if ops is not None:
-        names = [name for name in (*ops, "residual") if name != "residual" or set(ops) >= _OPS_OF_RESIDUAL]
+        raise SpecificationError(f"unknown ops {sorted(map(str, unknown))}; known: {', '.join(sorted(_ALL_BLOCKS))}")
+    names = list(KINDS[kind][0] if ops is None else ops)
     if piecewise_linear:
         names = [name for name in names if name == "residual" or name in PIECEWISE_LINEAR_OPS]
     if not names:

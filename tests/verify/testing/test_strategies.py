@@ -45,6 +45,8 @@ def test_arguments_are_kept(kind: str, data: st.DataObject) -> None:
     assert {a.dtype for a in network.parameters.values()} <= {np.dtype(np.float64)}
     plain = data.draw(networks(kind, piecewise_linear=True))
     assert {node.op for node in plain} <= PIECEWISE_LINEAR_OPS
+    skips = data.draw(networks("residual", ops=["residual"]))
+    assert "add" in {node.op for node in skips}
     shaped = data.draw(networks("dense", input_shape=(7,), ops=["linear", "relu"]))
     assert shaped.input_shape == (7,)
     assert {node.op for node in shaped} <= {"linear", "relu"}
