@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 from itertools import islice
-from math import ceil, floor
+from math import ceil, floor, prod
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ from verify.audit.rules import Inconsistent, Symbols, Values, bounds_of, differe
 from verify.audit.structure_file import read_structure
 
 MAX_CERTIFICATE = 2**30
-LEAVES_AT_ONCE = 128
+CHUNK_BYTES = 2**22  # leaves are proved together while their forms fit the processor's cache
 Box = tuple[tuple[Fraction, Fraction], ...]
 
 
@@ -206,6 +206,7 @@ class _Prover:
         self.symbols = certificate.symbols
         self.bound = Fraction(0)
         self.ends = position(original), position(compact)
+        self.widest = max(prod(step.shape) for step in original.steps)
         self.pair: list[Stage] | None = None
         if certificate.rule == "pair_zonotope":
             self.pair = stages_of_pair(original, compact, certificate.lift)
@@ -218,7 +219,8 @@ class _Prover:
             Refuted: some leaf has a bound above epsilon.
         """
         grid, done = InputGrid(root), 0
-        while chunk := list(islice(leaves, LEAVES_AT_ONCE)):
+        together = max(1, min(128, CHUNK_BYTES // (8 * self.widest * (self.widest + len(root)))))
+        while chunk := list(islice(leaves, together)):
             self._prove_some(chunk, grid, place, done)
             done += len(chunk)
         return done

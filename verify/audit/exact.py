@@ -33,6 +33,7 @@ FORM_BITS = 2 * LIMB  # sum |body| + rem < 2^FORM_BITS
 LARGEST = 2**52  # no sum in a float64 product may reach this
 LONGEST_ROW = 2**11  # longer rows of weights are cut
 COLUMN_BYTES = 2**25  # size of the patches gathered for one matrix product
+TILE_BYTES = 2**18  # part of a form that is worked on at a time
 FEW_COLUMNS = 8  # up to here the columns that rounding changes are counted, beyond it all count
 FORM_BYTES = 2**28  # size of one form
 
@@ -120,29 +121,40 @@ class Real:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """A block matrix (groups, out, in): integers hi 2^20 + lo in units of 2^exponent, and what they miss.
+class LinearMap:
+    """``sum_k w[g, o, k] value[taps[g, p, k]]`` in the order (g, o, p); tap -1 reads the constant 0.
 
-    `loss` (groups, out) bounds the error of every entry of a row, `low` bounds |lo| in it, both in units of
-    2^exponent; `upper` bounds |entry| in units of 2^upper_exponent.
+    The weights are integers hi 2^20 + lo in units of 2^exponent. `both` holds hi and below it lo, (groups, 2 out, in).
+    `loss` (groups, out) bounds the error of every entry of a row and `low` bounds |lo| in it, in the same units;
+    `upper` bounds |entry| in units of 2^upper_exponent. `tops` are the largest |hi|, |lo| and `upper`.
     """
 
     exponent: int
-    hi: Array
-    lo: Array
+    both: Array
     loss: Array
     low: Array
     upper: Array
     upper_exponent: int
+    tops: tuple[int, int, int]
+    taps: Index
+    in_order: bool  # the taps name all values once, in order
 
-    def columns(self, used: Mask) -> "Weights":
-        """The matrix without the columns that are not used."""
-        parts = {"hi": self.hi[:, :, used], "lo": self.lo[:, :, used], "upper": self.upper[:, :, used]}
-        return replace(self, **parts)
+    @property
+    def rows(self) -> int:
+        return int(self.upper.shape[1])
+
+    @cached_property
+    def active(self) -> Mask:
+        """Which results may differ from 0, (g o p, 1)."""
+        return np.repeat(self.upper.any(axis=2).reshape(-1), self.taps.shape[1])[:, None]
+
+    def columns(self, used: Any) -> "LinearMap":
+        """The map of some of the columns alone."""
+        return replace(self, both=self.both[:, :, used], upper=self.upper[:, :, used], taps=self.taps[:, :, used])
 
 
-def weights(whole: Array, radius: Array, unit: int) -> Weights:
-    """Integers (units of 2^unit, known to +-radius, below 2^53) cut into limbs."""
+def linear_map(whole: Array, radius: Array, unit: int, taps: Index, inputs: int) -> LinearMap:
+    """The map of weights known to +-radius, in units of 2^unit and below 2^53, on `inputs` values."""
     shift = max(0, bits(largest(np.abs(whole))) - 2 * LIMB)
     scaled = whole * power(-shift)
     whole = np.rint(scaled)
@@ -150,21 +162,18 @@ def weights(whole: Array, radius: Array, unit: int) -> Weights:
     hi = np.rint(whole * power(-LIMB))
     lo = whole - hi * power(LIMB)
     upper, up = coarse(np.abs(whole) + radius, LIMB)
-    return Weights(
-        unit + shift,
-        hi,
-        lo,
-        radius.max(axis=-1, initial=0.0),
-        np.abs(lo).max(axis=-1, initial=0.0),
-        upper,
-        unit + shift + up,
+    tops = [int(largest(np.abs(part))) for part in (hi, lo, upper)]
+    return LinearMap(
+        exponent=unit + shift,
+        both=np.concatenate([hi, lo], axis=1),
+        loss=radius.max(axis=-1, initial=0.0),
+        low=np.abs(lo).max(axis=-1, initial=0.0),
+        upper=upper,
+        upper_exponent=unit + shift + up,
+        tops=(tops[0], tops[1], tops[2]),
+        taps=taps,
+        in_order=taps.shape == (1, 1, inputs) and np.array_equal(taps[0, 0], np.arange(inputs)),
     )
-
-
-def weights_of(numbers: Real) -> Weights:
-    """The matrix of `numbers` (groups, out, in), to 52 bits below its largest entry before it is cut."""
-    unit = numbers.top - 52
-    return weights(*numbers.units(unit), unit)
 
 
 @dataclass(frozen=True)
@@ -192,15 +201,6 @@ class Form:
         """Bound of |value - centre|."""
         return self.size - np.abs(self.body[:, :, 0])
 
-    @cached_property
-    def limbs(self) -> tuple[Array, Array]:
-        """`body` = hi 2^20 + lo."""
-        hi = self.body * power(-LIMB)
-        np.rint(hi, out=hi)
-        lo = hi * -power(LIMB)
-        lo += self.body
-        return hi, lo
-
     def bounds(self, unit: int) -> tuple[Array, Array]:
         """Lower and upper bounds of the values in units of 2^unit, rounded outward."""
         centre, radius, factor = self.body[:, :, 0], self.radius, power(self.exponent - unit)
@@ -221,15 +221,14 @@ def absolute_sum(body: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Term:
-    """One summand of a form to be: integers (n, L, columns), times integers (n, L) if given, in units of 2^exponent.
+class Part:
+    """Integers (n, leaves, columns), times integers (n, leaves) if given, in units of 2^exponent.
 
-    |body times factor| <= reach; where `active` (broadcast to (n, L)) is given and false, the summand is 0.
+    |body times factor| <= reach; where `active` (broadcast to (n, leaves)) is given and false, the product is 0.
     """
 
     body: Array
     exponent: int
-    blocks: Blocks
     reach: float
     factor: Array | None = None
     active: Mask | None = None
@@ -240,101 +239,187 @@ class Term:
         return largest(most if self.factor is None else most * np.abs(self.factor))
 
 
-def term(form: Form, factor: Array | None = None, digits: int = 0) -> Term:
-    """The affine part of a form, times factor / 2^digits."""
-    reach = largest(form.size) * (1.0 if factor is None else largest(np.abs(factor)))
-    active = None if factor is None else factor != 0
-    return Term(form.body, form.exponent - digits, form.blocks, reach, factor, active)
+@dataclass(frozen=True)
+class Term:
+    """One summand of a form to be: the affine part of a form, times factor / 2^digits."""
+
+    form: Form
+    factor: Array | None = None
+    digits: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.form.rem.shape
+
+    @property
+    def blocks(self) -> Blocks:
+        return self.form.blocks
+
+    @cached_property
+    def size(self) -> Array:
+        """Bounds of |summand|, (n, L), in units of 2^exponent."""
+        return self.form.size if self.factor is None else self.form.size * np.abs(self.factor)
+
+    def is_zero(self) -> bool:
+        return not self.size.any()
+
+    def sizes(self, step: int) -> list[Slack]:
+        """Bounds of |summand| for every step-th leaf."""
+        return [(self.size[:, ::step], self.form.exponent - self.digits)]
+
+    def parts(self, leaves: slice) -> list[Part]:
+        """The summand on some leaves."""
+        body, exponent = self.form.body[:, leaves], self.form.exponent - self.digits
+        if self.factor is None:
+            return [Part(body, exponent, largest(self.size[:, leaves]))]
+        factor = self.factor[:, leaves]
+        return [Part(body, exponent, largest(self.size[:, leaves]), factor, factor != 0)]
 
 
 def constant(values: Array, exponent: int) -> Term:
-    """Constants (n, L) as a summand."""
-    return Term(values[:, :, None], exponent, CENTRE, largest(np.abs(values)))
+    """Constants (n, L) in units of 2^exponent as a summand."""
+    return Term(Form(exponent, CENTRE, values[:, :, None], np.zeros(values.shape)))
 
 
-def settle(terms: Sequence[Term], slacks: Sequence[Slack], chosen: Mask | None = None, block: int = 0) -> Form:
+@dataclass(frozen=True)
+class Image:
+    """The image of a form under a linear map as a summand, formed exactly and only for the leaves at hand.
+
+    `place` permutes the results; `reach` bounds the entries of hi hi, and of lo hi + hi lo.
+    """
+
+    linear: LinearMap
+    form: Form
+    active: Mask
+    place: Index | None
+    reach: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.active), self.form.rem.shape[1]
+
+    @property
+    def blocks(self) -> Blocks:
+        return self.form.blocks
+
+    def is_zero(self) -> bool:
+        return False
+
+    def sizes(self, step: int) -> list[Slack]:
+        """Sums of |entries| for every step-th leaf."""
+        return [(absolute_sum(part.body), part.exponent) for part in self.parts(slice(None, None, step))]
+
+    def parts(self, leaves: slice) -> list[Part]:
+        """hi hi, and lo hi + hi lo, on some leaves."""
+        body = self.form.body[:, leaves]
+        shape = (len(self.active), *body.shape[1:])
+        values = body.reshape(len(body), -1)
+        hi = np.rint(values * power(-LIMB))
+        lo = values - hi * power(LIMB)
+        rows = self.linear.rows
+        image = apply_map(self.linear, self.linear.both, hi)
+        high, middle = image[:, :rows], image[:, rows:]
+        middle += apply_map(self.linear, self.linear.both[:, :rows], lo)
+        unit = self.linear.exponent + self.form.exponent
+        arrays = [a.reshape(shape) for a in (high, middle)]
+        if self.place is not None:
+            arrays = [a[self.place] for a in arrays]
+        exponents = unit + 2 * LIMB, unit + LIMB
+        return [Part(a, e, float(r), active=self.active) for a, e, r in zip(arrays, exponents, self.reach, strict=True)]
+
+
+Summand = Term | Image
+
+
+def settle(terms: Sequence[Summand], slacks: Sequence[Slack], chosen: Mask | None = None, block: int = 0) -> Form:
     """The sum of terms and slacks as a form: chooses the unit and puts every rounding error into `rem`.
 
     The remainders of the `chosen` (value, leaf) pairs become fresh symbols, one each, as block `block`.
     """
-    n, leaves = terms[0].body.shape[:2]
+    n, leaves = terms[0].shape
     slacks = [s for s in slacks if s[0].any()]
-    parts = [t for t in terms if t.reach > 0]
+    used = [t for t in terms if not t.is_zero()]
     widths: dict[int, int] = {}
-    if any(widths.setdefault(b, w) != w for t in parts or terms for b, w in t.blocks):
+    if any(widths.setdefault(b, w) != w for t in used or terms for b, w in t.blocks):
         raise Resource("blocks of symbols differ in width")
     blocks = tuple(widths.items())
     order = None if chosen is None else np.cumsum(chosen, axis=0) - 1
     width = 0 if order is None else int(order[-1].max()) + 1
     check_memory(n, leaves, (*blocks, (block, width)))
     columns = sum(w for _, w in blocks)
-    for step in (max(1, leaves // 16), 1):
-        unit = choose_unit(parts, slacks, step)
+    for step in (max(1, leaves // 8), 1):
+        unit = choose_unit(used, slacks, step)
         body = np.zeros((n, leaves, columns + width))
-        rem = place(body, blocks, parts, unit)
+        size, rem = place(body[:, :, :columns], blocks, used, unit)
         for radius, exponent in slacks:
             rem += np.ceil(radius * power(exponent - unit))
-        form = Form(unit, blocks, body, rem)
-        if largest(form.size) < 2.0**FORM_BITS:
+        size += rem
+        if largest(size) < 2.0**FORM_BITS:
             break
     else:
         raise Resource("a sum leaves the fixed-point range")
-    if chosen is None or order is None or not width:
-        return form
-    rows, at = np.nonzero(chosen)
-    body[rows, at, columns + order[rows, at]] = rem[rows, at]
-    fresh = Form(unit, (*blocks, (block, width)), body, np.where(chosen, 0.0, rem))
-    fresh.__dict__["size"] = form.size  # a symbol in place of a remainder leaves the sum as it is
-    return fresh
+    if chosen is not None and order is not None and width:
+        rows, at = np.nonzero(chosen)
+        body[rows, at, columns + order[rows, at]] = rem[rows, at]
+        rem[chosen] = 0.0
+        blocks = (*blocks, (block, width))
+    form = Form(unit, blocks, body, rem)
+    form.__dict__["size"] = size  # the cached property: a symbol in place of a remainder leaves the sum as it is
+    return form
 
 
-def choose_unit(terms: Sequence[Term], slacks: Sequence[Slack], step: int) -> int:
+def choose_unit(terms: Sequence[Summand], slacks: Sequence[Slack], step: int) -> int:
     """Exponent of a unit in which the sums stay below 2^40, judged by every step-th leaf: a proposal."""
-    sizes = []
-    for t in terms:
-        size = absolute_sum(t.body[:, ::step])
-        sizes.append((size if t.factor is None else size * np.abs(t.factor[:, ::step]), t.exponent))
+    sizes = [size for t in terms for size in t.sizes(step)]
     sizes += [(radius[:, ::step], exponent) for radius, exponent in slacks]
     used = [(size, exponent) for size, exponent in sizes if size.any()]
     if not used:
-        return max([t.exponent for t in terms], default=0)
+        return 0
     top = max(bits(largest(size)) + exponent for size, exponent in used)
     total = sum((size * power(exponent - top) for size, exponent in used), start=np.zeros(1))
     return top + int(np.ceil(np.log2(float(np.max(total))))) - (FORM_BITS - 1) + (step > 1)
 
 
-def place(body: Array, blocks: Blocks, terms: Sequence[Term], unit: int) -> Array:
-    """Write the sum of the terms into `body` (zeros before), rounded to units of 2^unit; the errors, (n, L)."""
+def place(body: Array, blocks: Blocks, terms: Sequence[Summand], unit: int) -> tuple[Array, Array]:
+    """Write the sum of the terms into `body` (zeros before), rounded to units of 2^unit.
+
+    Returns the sums of |entries| and bounds of the rounding errors, both (n, L).
+    """
     starts = dict(zip((b for b, _ in blocks), np.cumsum([0, *(w for _, w in blocks)]).tolist(), strict=False))
-    halves, reach = np.zeros(body.shape[:2]), 0.0
-    written = 0
-    for t in terms:
-        scale = power(t.exponent - unit)
-        reach += t.reach * scale if t.reach * scale < LARGEST // 16 else t.largest() * scale
-        if not reach < LARGEST:
-            raise Resource("a summand leaves the fixed-point range")
-        factor = np.float64(scale) if t.factor is None else (t.factor * scale)[:, :, None]
-        for begin, start, width in runs(t.blocks, starts):
-            source, target = t.body[:, :, begin : begin + width], body[:, :, start : start + width]
-            fresh = start >= written
-            part = np.multiply(source, factor, out=target if fresh else None)
-            if t.exponent < unit:
-                halves += round_off(part, t.active)
-            if fresh:
-                written = start + width
+    size, halves = np.empty(body.shape[:2]), np.zeros(body.shape[:2])
+    together = max(1, TILE_BYTES // (8 * body.shape[0] * max(body.shape[2], 1)))
+    for first in range(0, body.shape[1], together):
+        leaves = slice(first, first + together)
+        target, reach = body[:, leaves], 0.0
+        for t in terms:
+            for part in t.parts(leaves):
+                scale = power(part.exponent - unit)
+                reach += (part.reach if part.reach * scale < LARGEST // 16 else part.largest()) * scale
+                if not reach < LARGEST:
+                    raise Resource("a summand leaves the fixed-point range")
+                halves[:, leaves] += add_part(target, part, scale, runs(t.blocks, starts))
+        size[:, leaves] = absolute_sum(target)
+    return size, np.ceil(halves * 0.5)
+
+
+def add_part(target: Array, part: Part, scale: float, columns: list[tuple[int, int, int]]) -> Any:
+    """Add a part, scaled and rounded to integers, to the columns of `target`.
+
+    Returns how many columns per (value, leaf) rounding may have changed, by at most 1/2 each.
+    """
+    factor = np.float64(scale) if part.factor is None else (part.factor * scale)[:, :, None]
+    changed: Any = 0
+    for begin, start, width in columns:
+        source, goal = part.body[:, :, begin : begin + width], target[:, :, start : start + width]
+        scaled = np.multiply(source, factor)
+        if scale < 1.0:
+            whole = np.rint(scaled)
+            if width <= FEW_COLUMNS:
+                changed = changed + np.count_nonzero(whole != scaled, axis=2)
             else:
-                target += part
-    return np.ceil(halves * 0.5)
-
-
-def round_off(part: Array, active: Mask | None) -> Any:
-    """Round to integers in place; how many columns per (value, leaf) may have changed, by at most 1/2 each."""
-    if part.shape[2] > FEW_COLUMNS:
-        np.rint(part, out=part)
-        return part.shape[2] if active is None else part.shape[2] * active
-    whole = np.rint(part)
-    changed = np.count_nonzero(whole != part, axis=2)
-    part[...] = whole
+                changed = changed + (width if part.active is None else width * part.active)
+            scaled = whole
+        goal += scaled
     return changed
 
 
@@ -357,111 +442,85 @@ def check_memory(n: int, leaves: int, blocks: Blocks) -> None:
         raise Memory(f"a form of {n} values in {leaves} leaves exceeds the memory allowed")
 
 
-def product(matrix: Weights, taps: Index, form: Form) -> tuple[list[Term], list[Slack]]:
-    """``sum_k matrix[g, o, k] value[taps[g, p, k]]`` in the order (g, o, p), as terms and slacks.
-
-    `taps` is (groups, positions, in); -1 stands for the constant 0.
-    """
-    terms: list[Term] = []
-    slacks: list[Slack] = []
-    unit = matrix.exponent + form.exponent
-    if not form.size.any():
-        return [
-            Term(
-                np.zeros((taps.shape[0] * taps.shape[1] * matrix.hi.shape[1], form.rem.shape[1], 1)), unit, CENTRE, 0.0
-            )
-        ], []
-    if _in_order(taps, len(form.body)):
-        used = form.size.any(axis=1)  # values that are 0 in every leaf add nothing
-        form, matrix, taps = form.take(np.flatnonzero(used)), matrix.columns(used), taps[:, :, : int(used.sum())]
-    hi, lo = form.limbs
-    reach_hi, reach_lo = int(largest(form.size)) // 2**LIMB + 1, 2 ** (LIMB - 1)
-    active = np.repeat(matrix.upper.any(axis=2).reshape(-1), taps.shape[1])[:, None]
-    for first in range(0, taps.shape[2], LONGEST_ROW):
-        part = slice(first, first + LONGEST_ROW)
-        here, high, low = taps[:, :, part], matrix.hi[:, :, part], matrix.lo[:, :, part]
-        top = blocks_product([(high, hi, reach_hi)], here)
-        middle = blocks_product([(low, hi, reach_hi), (high, lo, reach_lo)], here)
-        terms.append(Term(top[0], unit + 2 * LIMB, form.blocks, top[1], active=active))
-        terms.append(Term(middle[0], unit + LIMB, form.blocks, middle[1], active=active))
-        slacks.append(_remainders(matrix, part, here, form))
-        slacks += _losses(matrix, here, form)
-    return terms, slacks
-
-
-def blocks_product(pairs: Sequence[tuple[Array, Array, int]], taps: Index) -> tuple[Array, float]:
-    """Sum of exact block products (g, o, k) x values (n, L, columns) gathered by taps (g, p, k); |values| <= reach.
-
-    Returns the product, (g o p, L, columns), and a bound of its entries.
+def image(linear: LinearMap, form: Form, permutation: Index | None = None) -> tuple[list[Summand], list[Slack]]:
+    """The image of a form under a linear map, then permuted, as summands and slacks.
 
     Raises:
-        Resource: some partial sum could reach 2^52.
+        Resource: some partial sum of a product could reach 2^52.
     """
-    reach = sum(int(largest(np.abs(m))) * r * taps.shape[2] for m, _, r in pairs)
-    if not reach < LARGEST:
-        raise Resource(f"a product of {taps.shape[2]} terms exceeds the exact range")
-    groups, positions, _ = taps.shape
-    leaves, columns = pairs[0][1].shape[1:]
-    total = leaves * columns
-    out = np.empty((groups, pairs[0][0].shape[1], positions, total))
-    step = max(1, COLUMN_BYTES // (8 * taps.size)) if not _in_order(taps, len(pairs[0][1])) else total
-    for first in range(0, total, step):
-        part = slice(first, min(first + step, total))
-        for i, (matrix, values, _) in enumerate(pairs):
-            _multiply(matrix, values.reshape(len(values), total)[:, part], taps, out[:, :, :, part], i > 0)
-    return out.reshape(-1, leaves, columns), float(reach)
+    groups, positions, _ = linear.taps.shape
+    if not (linear.tops[2] and form.size.any()):
+        return [constant(np.zeros((groups * linear.rows * positions, form.rem.shape[1])), 0)], []
+    active = linear.active if permutation is None else linear.active[permutation]
+    if linear.in_order:
+        used = np.flatnonzero(form.size.any(axis=1))  # values that are 0 in every leaf add nothing
+        linear, form = replace(linear.columns(used), taps=np.arange(len(used))[None, None]), form.take(used)
+    summands: list[Summand] = []
+    slacks: list[Slack] = []
+    for first in range(0, linear.taps.shape[2], LONGEST_ROW):
+        part = linear
+        if linear.taps.shape[2] > LONGEST_ROW:
+            part = replace(linear.columns(slice(first, first + LONGEST_ROW)), in_order=False)
+        summands.append(Image(part, form, active, permutation, _reach(part, form)))
+        slacks += _remainders(part, form)
+    if permutation is not None:
+        slacks = [(radius[permutation], exponent) for radius, exponent in slacks]
+    return summands, slacks
 
 
-def _in_order(taps: Index, count: int) -> bool:
-    """Whether the taps name all values in order, once."""
-    return taps.shape == (1, 1, count) and np.array_equal(taps[0, 0], np.arange(count))
+def _reach(linear: LinearMap, form: Form) -> tuple[int, int]:
+    """Bounds of |hi hi| and |lo hi + hi lo|, in integer arithmetic, checked against the exact range."""
+    length = linear.taps.shape[2]
+    hi_top, lo_top = int(largest(form.size)) // 2**LIMB + 1, 2 ** (LIMB - 1)
+    reach = linear.tops[0] * hi_top * length, (linear.tops[1] * hi_top + linear.tops[0] * lo_top) * length
+    if not max(reach) < LARGEST:
+        raise Resource(f"a product of {length} terms exceeds the exact range")
+    return reach
 
 
-def _multiply(matrix: Array, values: Array, taps: Index, out: Array, add: bool) -> None:
-    """Write or add one block product into out (g, o, p, columns)."""
-    groups, _, length = taps.shape
-    if _in_order(taps, len(values)):
-        if add:
-            out[0, :, 0] += np.matmul(matrix[0], values)
-        else:
-            np.matmul(matrix[0], values, out=out[0, :, 0])
-        return
-    order = taps.transpose(0, 2, 1)
-    patches = values[order]  # (g, k, p, columns)
-    if order.min(initial=0) < 0:
+def apply_map(linear: LinearMap, matrix: Array, values: Array) -> Array:
+    """`matrix` (groups, rows, in) applied to the taps of values (n, columns): (groups, rows, positions, columns)."""
+    if linear.in_order:
+        return np.matmul(matrix[0], values)[None, :, None, :]  # type: ignore[no-any-return]
+    order = linear.taps.transpose(0, 2, 1)
+    step, found = max(1, COLUMN_BYTES // (8 * order.size)), []
+    for first in range(0, values.shape[1], step):
+        patches = values[:, first : first + step][order]  # (groups, in, positions, columns)
         patches[order < 0] = 0.0
-    if length == 1:
-        result = matrix[:, :, :, None] * patches
-    else:
-        result = np.matmul(matrix, patches.reshape(groups, length, -1)).reshape(out.shape)
-    if add:
-        out += result
-    else:
-        out[...] = result
-
-
-def _remainders(matrix: Weights, part: slice, taps: Index, form: Form) -> Slack:
-    """Upper bound of ``sum_k |matrix| rem``."""
-    rem, shift = coarse(form.rem, LIMB)
-    bound, _ = blocks_product([(matrix.upper[:, :, part], rem[:, :, None], 2**LIMB)], taps)
-    return bound[:, :, 0], matrix.upper_exponent + form.exponent + shift
-
-
-def _losses(matrix: Weights, taps: Index, form: Form) -> list[Slack]:
-    """What the limbs of the weights miss, and the product of the low limbs that is never formed."""
-    losses: list[Slack] = []
-    low_data = np.minimum(form.size, form.body.shape[2] * 2.0 ** (LIMB - 1))
-    for row, data in ((matrix.loss, form.size), (matrix.low, low_data)):
-        if not row.any():
+        if order.shape[1] == 1:
+            found.append(matrix[:, :, :, None] * patches)
             continue
-        values, up = coarse(data, 25)
-        rows, over = coarse(row, LIMB)
-        ones = np.ones((len(taps), 1, taps.shape[2]))
-        summed, _ = blocks_product([(ones, values[:, :, None], 2**25)], taps)
-        sums, more = coarse(summed[:, :, 0], 25)
-        bound = rows[:, :, None, None] * sums.reshape(len(taps), 1, taps.shape[1], -1)
-        losses.append((bound.reshape(-1, sums.shape[1]), matrix.exponent + form.exponent + up + over + more))
-    return losses
+        flat = np.matmul(matrix, patches.reshape(*order.shape[:2], -1))
+        found.append(flat.reshape(*matrix.shape[:2], order.shape[2], -1))
+    return found[0] if len(found) == 1 else np.concatenate(found, axis=3)
+
+
+def _remainders(linear: LinearMap, form: Form) -> list[Slack]:
+    """``sum |w| rem``, what the limbs of the weights miss, and the product of the low limbs that is never formed."""
+    unit, found = linear.exponent + form.exponent, []
+    values, shift = coarse(form.rem, LIMB)
+    if largest(values):
+        found.append(
+            (_sums(linear, linear.upper, linear.tops[2], values), linear.upper_exponent + form.exponent + shift)
+        )
+    ones = np.ones((len(linear.taps), 1, linear.taps.shape[2]))
+    low_data = np.minimum(form.size, form.body.shape[2] * 2.0 ** (LIMB - 1))
+    for row, data in ((linear.loss, form.size), (linear.low, low_data)):
+        if largest(row):
+            values, up = coarse(data, LIMB)
+            sums, more = coarse(_sums(linear, ones, 1, values), 51 - LIMB)
+            rows, over = coarse(row, LIMB)
+            groups, positions, _ = linear.taps.shape
+            bound = rows[:, :, None, None] * sums.reshape(groups, 1, positions, -1)
+            found.append((bound.reshape(-1, sums.shape[1]), unit + up + more + over))
+    return found
+
+
+def _sums(linear: LinearMap, matrix: Array, top: int, values: Array) -> Array:
+    """Exact image (g o p, L) of values (n, L) of at most 20 bits under a matrix of entries up to `top`."""
+    if not top * 2**LIMB * linear.taps.shape[2] < LARGEST:
+        raise Resource("a sum of remainders exceeds the exact range")
+    return apply_map(linear, matrix, values).reshape(-1, values.shape[1])
 
 
 def self_test() -> None:

@@ -16,16 +16,15 @@ from math import prod
 
 import numpy as np
 
-from verify.audit.exact import Array, Index, Refuted, Weights, weights
+from verify.audit.exact import Array, Index, LinearMap, Refuted, linear_map
 from verify.audit.program import Program, Shape, Step
 
 
 @dataclass(frozen=True)
 class Affine:
-    """A prepared affine map: `weights` over `taps`, then `place`; `bias` with its error, units of 2^bias_unit."""
+    """A prepared affine map: `linear`, then `place`; `bias` with its error, in units of 2^bias_unit."""
 
-    weights: Weights
-    taps: Index
+    linear: LinearMap
     place: Index | None
     bias: Array | None
     bias_error: Array | None
@@ -66,7 +65,8 @@ class Correspondence:
 
 def stages_alone(program: Program) -> list[Stage]:
     """The stages of one network by itself."""
-    return [Stage(s, i, own=own_map(s)) for s, i in zip(program.steps, _inputs(program), strict=True)]
+    sizes = _sizes(program)
+    return [Stage(s, i, own=own_map(s, sizes[i[0]])) for s, i in zip(program.steps, _inputs(program), strict=True)]
 
 
 def stages_of_pair(original: Program, compact: Program, lift: Sequence[Correspondence]) -> list[Stage]:
@@ -81,15 +81,19 @@ def stages_of_pair(original: Program, compact: Program, lift: Sequence[Correspon
     names = {s.name: c.name for s, c in zip(original.steps, compact.steps, strict=True)}
     if len(entries) != len(lift) or any(names.get(c.original) != c.compact for c in lift):
         raise Refuted("the lift names a value twice, or one that the networks do not have at the same step")
-    sizes = [prod(original.input_shape), *(prod(s.shape) for s in original.steps)]
+    sizes, compact_sizes = _sizes(original), _sizes(compact)
     kept: list[Index | None] = [np.arange(prod(original.input_shape), dtype=np.int64)]
     stages = []
     for a, b, ia, ib in zip(original.steps, compact.steps, _inputs(original), _inputs(compact), strict=True):
         now = kept_elements(original.sample_shape(a.name), compact.sample_shape(b.name), entries.get(a.name))
-        pair = Stage(a, ia, b, ib, own_map(a), own_map(b))
+        pair = Stage(a, ia, b, ib, own_map(a, sizes[ia[0]]), own_map(b, compact_sizes[ib[0]]))
         stages.append(_stage(pair, [kept[i] for i in ia], [sizes[i] for i in ia], now))
         kept.append(now)
     return stages
+
+
+def _sizes(program: Program) -> list[int]:
+    return [prod(program.input_shape), *(prod(s.shape) for s in program.steps)]
 
 
 def _inputs(program: Program) -> list[tuple[int, ...]]:
@@ -120,7 +124,7 @@ def _stage(pair: Stage, before: list[Index | None], sizes: list[int], now: Index
     if b is None or now is None or pair.inputs != pair.compact_inputs or len(known) < len(before):
         return replace(pair, kept=now)
     if a.kind == "affine":
-        cross = _cross(a, b, known[0], now)
+        cross = _cross(a, b, known[0], now, sizes[0])
         return replace(pair, cross=cross, kept=now, aligned=cross is not None)
     offsets = np.cumsum([0, *sizes])
     joined = np.concatenate([k + o for k, o in zip(known, offsets, strict=False)])
@@ -150,12 +154,13 @@ def _extended(kept: Index) -> Index:
     return np.append(kept, -1)
 
 
-def own_map(step: Step) -> Affine | None:
-    """The affine map of a step, None for other kinds."""
+def own_map(step: Step, inputs: int) -> Affine | None:
+    """The affine map of a step on `inputs` values, None for other kinds."""
     if step.weight is None:
         return None
     unit = step.weight.top - 52
-    return Affine(weights(*step.weight.units(unit), unit), step.taps, step.place, *_bias(step, None, None))
+    linear = linear_map(*step.weight.units(unit), unit, step.taps, inputs)
+    return Affine(linear, step.place, *_bias(step, None, None))
 
 
 def _bias(step: Step, minus: Step | None, now: Index | None) -> tuple[Array | None, Array | None, int]:
@@ -174,7 +179,7 @@ def _bias(step: Step, minus: Step | None, now: Index | None) -> tuple[Array | No
     return whole[0] - whole[1], error[0] + error[1], unit
 
 
-def _cross(a: Step, b: Step, kept: Index, now: Index) -> Affine | None:
+def _cross(a: Step, b: Step, kept: Index, now: Index, inputs: int) -> Affine | None:
     """The map of z in the rule for D of an affine step; None if its premise fails."""
     if a.weight is None or b.weight is None:
         return None
@@ -196,8 +201,8 @@ def _cross(a: Step, b: Step, kept: Index, now: Index) -> Affine | None:
         same[g][:, column] = w[g][:, column].same(v[g][:, use])
         whole[g][:, column] -= v_whole[g][:, use]
         error[g][:, column] += v_error[g][:, use]
-    matrix = weights(whole, np.where(same, 0.0, error), unit)
-    return Affine(matrix, taps, b.place, *_bias(a, b, now))
+    linear = linear_map(whole, np.where(same, 0.0, error), unit, taps, inputs)
+    return Affine(linear, b.place, *_bias(a, b, now))
 
 
 def _places(a: Step, b: Step, now: Index) -> tuple[Index, Index, Index] | None:

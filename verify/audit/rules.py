@@ -9,7 +9,7 @@ Theory note: exact_audit.md.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,13 +19,12 @@ from verify.audit.exact import (
     Index,
     Mask,
     Slack,
+    Summand,
     Term,
     constant,
-    largest,
+    image,
     power,
-    product,
     settle,
-    term,
 )  # fmt: skip
 from verify.audit.lift import Affine, Stage
 
@@ -94,13 +93,13 @@ def _complete(stage: Stage, v: Values) -> Values:
 
 def difference(a: Form, b: Form) -> Form:
     """a - b, symbol by symbol."""
-    minus = term(b, np.full(b.rem.shape, -1.0))
-    return settle([term(a), minus], [(a.rem, a.exponent), (b.rem, b.exponent)])
+    minus = Term(b, np.full(b.rem.shape, -1.0))
+    return settle([Term(a), minus], [(a.rem, a.exponent), (b.rem, b.exponent)])
 
 
 def total(a: Form, b: Form) -> Form:
     """a + b, symbol by symbol."""
-    return settle([term(a), term(b)], [(a.rem, a.exponent), (b.rem, b.exponent)])
+    return settle([Term(a), Term(b)], [(a.rem, a.exponent), (b.rem, b.exponent)])
 
 
 def narrower(a: Form, b: Form) -> Form:
@@ -112,22 +111,19 @@ def narrower(a: Form, b: Form) -> Form:
     if better.all():
         return b
     keep, take = (~better).astype(np.float64), better.astype(np.float64)
-    return settle([term(a, keep), term(b, take)], [(a.rem * keep, a.exponent), (b.rem * take, b.exponent)])
+    return settle([Term(a, keep), Term(b, take)], [(a.rem * keep, a.exponent), (b.rem * take, b.exponent)])
 
 
 # affine steps, sums and moves
 
 
-def _map(affine: Affine, form: Form, bias: bool = True) -> tuple[list[Term], list[Slack]]:
-    terms, slacks = product(affine.weights, affine.taps, form)
-    if affine.place is not None:
-        terms = [replace(t, body=t.body[affine.place], active=None) for t in terms]
-        slacks = [(radius[affine.place], exponent) for radius, exponent in slacks]
+def _map(affine: Affine, form: Form, bias: bool = True) -> tuple[list[Summand], list[Slack]]:
+    summands, slacks = image(affine.linear, form, affine.place)
     if bias and affine.bias is not None and affine.bias_error is not None:
-        ones = np.ones((len(terms[0].body), form.rem.shape[1]))
-        terms.append(constant(affine.bias[:, None] * ones, affine.bias_unit))
+        ones = np.ones(summands[0].shape)
+        summands.append(constant(affine.bias[:, None] * ones, affine.bias_unit))
         slacks.append((affine.bias_error[:, None] * ones, affine.bias_unit))
-    return terms, slacks
+    return summands, slacks
 
 
 def _affine(stage: Stage, inputs: list[Values], symbols: Symbols) -> Values:
@@ -149,7 +145,7 @@ def _sum(stage: Stage, inputs: list[Values], symbols: Symbols) -> Values:
         known = [f for f in forms if f is not None]
         if len(known) < len(forms):
             return None
-        terms = [term(f, np.full(f.rem.shape, float(s))) for f, s in zip(known, signs, strict=True)]
+        terms = [Term(f, np.full(f.rem.shape, float(s))) for f, s in zip(known, signs, strict=True)]
         return settle(terms, [(f.rem, f.exponent) for f in known])
 
     z = add([v.z for v in inputs], stage.step.signs)
@@ -175,12 +171,13 @@ def _joined(forms: list[Form | None]) -> Form | None:
     if len(known) == 1:
         return known[0]
     count, leaves = sum(len(f.rem) for f in known), known[0].rem.shape[1]
-    terms, slacks, start = [], [], 0
+    terms: list[Summand] = []
+    slacks, start = [], 0
     for f in known:
         part = slice(start, start + len(f.rem))
         body, rem = np.zeros((count, leaves, f.body.shape[2])), np.zeros((count, leaves))
         body[part], rem[part] = f.body, f.rem
-        terms.append(Term(body, f.exponent, f.blocks, largest(f.size)))
+        terms.append(Term(Form(f.exponent, f.blocks, body, rem)))
         slacks.append((rem, f.exponent))
         start += len(f.rem)
     return settle(terms, slacks)
@@ -193,7 +190,7 @@ def _filled(form: Form, taps: Index, fill: object) -> Form:
     unit = fill.top - 52  # type: ignore[attr-defined]
     whole, error = fill.units(unit)  # type: ignore[attr-defined]
     empty = np.where(taps < 0, 1.0, 0.0)[:, None] * np.ones(form.rem.shape)
-    return settle([term(form), constant(empty * whole, unit)], [(form.rem, form.exponent), (empty * error, unit)])
+    return settle([Term(form), constant(empty * whole, unit)], [(form.rem, form.exponent), (empty * error, unit)])
 
 
 # ReLU
@@ -248,7 +245,7 @@ def relu_line(form: Form, low: Array, high: Array, unit: int, symbols: Symbols) 
     granted = symbols.grant(curved)
     slope = np.where(curved & ~granted, 0.0, slopes(low, high))
     height = np.where(curved, np.maximum(-slope * low, (ONE - slope) * high), 0.0)
-    terms = [term(form, slope, SLOPE_BITS), constant(height, unit - SLOPE_BITS - 1)]
+    terms = [Term(form, slope, SLOPE_BITS), constant(height, unit - SLOPE_BITS - 1)]
     slacks = [(height, unit - SLOPE_BITS - 1), (form.rem * slope, form.exponent - SLOPE_BITS)]
     return settle(terms, slacks, granted, symbols.block)
 
@@ -277,7 +274,7 @@ def _relu_difference(z: Form, d: Form, b: Bounds, kept: Index, symbols: Symbols)
     plane[:, busy] = best_plane([a[busy] for a in ends], (granted | ~open_ends)[busy])
     s_z, s_d, bottom, top = plane
     unit = b.unit - SLOPE_BITS - 1
-    terms = [term(z, s_z, SLOPE_BITS), term(d, s_d, SLOPE_BITS), constant(bottom + top, unit)]
+    terms = [Term(z, s_z, SLOPE_BITS), Term(d, s_d, SLOPE_BITS), constant(bottom + top, unit)]
     slacks = [
         (top - bottom, unit),
         (z.rem * np.abs(s_z), z.exponent - SLOPE_BITS),
@@ -296,19 +293,14 @@ def best_plane(ends: Sequence[Array], sloped: Mask) -> Array:
     z, d, inside = vertices(lz, uz, ly, uy, dl, du)
     value = ONE * (np.maximum(z, 0.0) - np.maximum(z - d, 0.0))
     s_z, s_y, zero = slopes(lz, uz), slopes(ly, uy), np.zeros_like(lz)
-    candidates = [
-        (zero, zero), (zero, zero + ONE), (zero, slopes(dl, du)),
-        (s_z, zero), (s_z - s_y, s_y), (ONE - s_y, s_y), (s_z - ONE, zero + ONE),
-    ]  # fmt: skip
-    best = np.full((4, len(lz)), np.inf)
-    best[2] = 0.0
-    for a, b in candidates:
-        rest = value - a * z - b * d
-        top = np.where(inside, rest, -np.inf).max(axis=0)
-        bottom = np.where(inside, rest, np.inf).min(axis=0)
-        better = (top - bottom < best[3] - best[2]) & (sloped | np.isinf(best[3]))
-        best = np.where(better, np.stack([a, b, bottom, top]), best)
-    return best
+    a = np.stack([zero, zero, zero, s_z, s_z - s_y])
+    b = np.stack([zero, zero + ONE, slopes(dl, du), zero, s_y])
+    rest = value - a[:, None] * z - b[:, None] * d  # (candidates, vertices, N)
+    top = np.where(inside, rest, -np.inf).max(axis=1)
+    bottom = np.where(inside, rest, np.inf).min(axis=1)
+    best = np.where(sloped, np.argmin(top - bottom, axis=0), 0)
+    chosen: Array = np.stack([a, b, bottom, top])[:, best, np.arange(len(best))]
+    return chosen
 
 
 def vertices(lz: Array, uz: Array, ly: Array, uy: Array, dl: Array, du: Array) -> tuple[Array, Array, Mask]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verify.audit import exact
-from verify.audit.exact import Form, Memory, Real, Resource, Term, constant, product, settle, term, weights
+from verify.audit.exact import Form, LinearMap, Memory, Real, Resource, Term, constant, image, linear_map, settle
 from verify.audit.program import Malformed, enclosing, fractions, from_bits, integers, normal, root_bounds
 
 FEW = settings(deadline=None, max_examples=40)
@@ -50,8 +50,10 @@ def encloses(form: Form, symbols: dict[int, list[Fraction]], values: list[list[F
     )
 
 
-def exact_numbers(numbers: Real) -> list[Fraction]:
-    return fractions(numbers)
+def prepared(numbers: Real, taps: np.ndarray, inputs: int) -> LinearMap:
+    """The linear map of a matrix of numbers, as the auditor prepares it."""
+    unit = numbers.top - 52
+    return linear_map(*numbers.units(unit), unit, taps, inputs)
 
 
 @FEW
@@ -63,8 +65,7 @@ def test_matrix_product_encloses_the_exact_one(seed: int, rows: int, length: int
     real = from_bits(numbers.tobytes(), "float64").reshape(1, rows, length)
     form = random_form(rng, length)
     taps = np.arange(length)[None, None, :]
-    unit = real.top - 52
-    result = settle(*product(weights(*real.units(unit), unit), taps, form))
+    result = settle(*image(prepared(real, taps, len(form.rem)), form))
     symbols, eta = random_symbols(rng), rng.integers(-1, 2, form.rem.shape)
     x = point(form, symbols, eta)
     exact_weights = [[Fraction(v) for v in row] for row in numbers.tolist()]
@@ -81,8 +82,7 @@ def test_windows_with_missing_elements_and_groups(seed: int) -> None:
     numbers = rng.normal(size=(groups, rows, length)).astype(np.float32)
     real = from_bits(numbers.tobytes(), "float32").reshape(groups, rows, length)
     form = random_form(rng, n)
-    unit = real.top - 52
-    result = settle(*product(weights(*real.units(unit), unit), taps, form))
+    result = settle(*image(prepared(real, taps, len(form.rem)), form))
     symbols, eta = random_symbols(rng), rng.integers(-1, 2, form.rem.shape)
     x = [*point(form, symbols, eta), [Fraction(0)] * 2]
     y = [
@@ -103,7 +103,7 @@ def test_sums_of_forms_in_other_units_and_blocks(seed: int, apart: int) -> None:
     offset = rng.integers(-(2**30), 2**30, b.rem.shape).astype(np.float64)
     slacks = [(a.rem, a.exponent), (b.rem * np.abs(factor), b.exponent - 10)]
     chosen = rng.random(a.rem.shape) < 0.5
-    terms = [term(a), term(b, factor, 10), constant(offset, a.exponent - 3)]
+    terms = [Term(a), Term(b, factor, 10), constant(offset, a.exponent - 3)]
     plain, promoted = settle(terms, slacks), settle(terms, slacks, chosen, 9)
     symbols, eta = random_symbols(rng), rng.integers(-1, 2, a.rem.shape)
     x, y = point(a, symbols, eta), point(b, symbols, eta)
@@ -140,9 +140,10 @@ def test_identical_weights_leave_no_remainder() -> None:
     real = from_bits(rng.normal(size=6).tobytes(), "float64").reshape(1, 2, 3)
     unit = real.top - 52
     whole, radius = real.units(unit)
-    zero = weights(whole - whole, np.where(real.same(real), 0.0, 2 * radius), unit)
+    error = np.where(real.same(real), 0.0, 2 * radius)
+    zero = linear_map(whole - whole, error, unit, np.arange(3)[None, None, :], 3)
     form = random_form(rng, 3)
-    result = settle(*product(zero, np.arange(3)[None, None, :], form))
+    result = settle(*image(zero, form))
     assert not result.size.any()
 
 
@@ -181,14 +182,13 @@ def test_enclosures_of_fractions_and_roots(low: Fraction, width: Fraction) -> No
 
 
 def test_out_of_range_is_never_computed() -> None:
-    huge = Term(np.full((1, 1, 1), 2.0**51), 0, exact.CENTRE, 2.0**51)
-    apart = Term(np.full((1, 1, 1), 1.0), 600, exact.CENTRE, 1.0)
+    huge, apart = constant(np.full((1, 1), 2.0**51), 0), constant(np.ones((1, 1)), 600)
     assert settle([huge], []).size.max() < 2**40
-    assert settle([huge], [(huge.body[:, :, 0], 300)]).rem.max() >= 2**38
+    assert settle([huge], [(np.full((1, 1), 2.0**51), 300)]).rem.max() >= 2**38
     settled = settle([apart, constant(np.ones((1, 1)), -600)], [])
     assert settled.rem[0, 0] == 1  # what is lost in rounding is in the remainder
     with pytest.raises(Resource, match="blocks"):
-        settle([huge, Term(np.ones((1, 1, 2)), 0, ((0, 2),), 1.0)], [])
+        settle([huge, Term(Form(0, ((0, 2),), np.ones((1, 1, 2)), np.ones((1, 1))))], [])
     with pytest.raises(Resource, match="exceeds the exact range"):
         exact.blocks_product(
             [(np.full((1, 1, 2), 2.0**30), np.ones((2, 1, 1)), 2**22)], np.zeros((1, 1, 2), dtype=np.int64)
@@ -204,7 +204,7 @@ def test_long_rows_are_cut() -> None:
     real = from_bits(numbers.tobytes(), "float64").reshape(1, 1, length)
     body = rng.integers(-(2**36), 2**36, (length, 1, 1)).astype(np.float64)
     form = Form(-36, exact.CENTRE, body, np.ones((length, 1)))
-    result = settle(*product(exact.weights_of(real), np.arange(length)[None, None, :], form))
+    result = settle(*image(prepared(real, np.arange(length)[None, None, :], length), form))
     exact_value = sum(Fraction(w) * int(x) for w, x in zip(numbers.tolist(), body[:, 0, 0].tolist(), strict=True))
     assert encloses(result, {0: [Fraction(1)]}, [[exact_value * Fraction(2) ** -36]])
 
