@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     put("--key", help="array of a .npz file with several")
     put("--keep", type=_keep, required=True, metavar="KIND=FRACTION", help="flops=, params= or channels= fraction KEPT")
     put("--recipe", default="greedy", help="greedy (default), volume, pfp, pfp-sampled")
-    put("--compensation", default="least_squares", help="least_squares (default), two_sided, none")
+    put("--compensation", default="least_squares", help="least_squares (default), two_sided, refine, none")
     put("--scope", default="inner", help="inner (default): ordinary hidden layers; all: residual streams, too")
     put("--floor", type=int, default=1, help="channels every group keeps at least (default 1)")
     put("--seed", type=int, default=0, help="for recipes that draw (default 0)")

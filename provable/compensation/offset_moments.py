@@ -8,8 +8,9 @@ For a convolution with stride 1 and padding 1, patch coordinates (a, i) and (b, 
 so 25 correlations c x c (the weight gradient of a convolution of the image with itself, a library's fastest kernel)
 replace one product of 9c x 9c. Only i = j along an axis meets the border: its last line for i = 0, its first for i = 2.
 
-Theory: theory_notes/row_offsets.md. Rounding: products and the sums within one chunk of images in float32 (relative error
-about 1e-7 of the diagonal); chunks and border terms in float64. Not claimed: float64 accuracy; row_offsets.py has it.
+Theory: theory_notes/row_offsets.md. Rounding: products and the sums within one chunk of images are float32 (relative
+error about 1e-7 of the diagonal); sums of chunks and border terms are float64. Not claimed: float64 accuracy;
+row_offsets.py has it.
 """
 
 from typing import cast
