@@ -182,7 +182,7 @@ def eager(module: nn.Module, inputs: Tensor) -> Any:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_float64_equals_eager(name: str) -> None:
-    """Issue: at most 1e-12 from eager float64; every parameter bears its name in the state_dict."""
+    """At most 1e-12 from eager float64; every parameter bears its name in the state_dict."""
     module, shape = make(name)
     network = trace(module, torch.randn(1, *shape, dtype=torch.float64))
     inputs = torch.randn(6, *shape, dtype=torch.float64)
