@@ -24,7 +24,7 @@ from verify.errors import MismatchError, SpecificationError
 from verify.formal.forest import REMEMBERED, Floats, Forest, Found, Index
 from verify.formal.lift import Lift, align
 from verify.formal.program import EVERY_SYMBOL, Bounds, Program, compile_pair
-from verify.formal.symbols import MemoryLimit
+from verify.formal.symbols import MemoryLimit, TimeLimit
 from verify.network.graph import Network
 from verify.spec.box import Box, Number, exact
 from verify.spec.deviation import Tree, Verdict
@@ -33,7 +33,8 @@ Progress = Callable[[float, float, float, int], None]
 Attacker = Callable[..., Attack]
 
 MEMORY_LIMIT = 2**31
-CACHE_BYTES = 2**22  # generators of one value that a batch may hold: beyond the cache everything is slower
+CACHE_BYTES = 2**24  # generators of one value that a batch may hold: far beyond the cache everything is slower
+LARGEST_CHUNK = 512
 RESERVE = 2.0**-16  # leaves are pushed this far below epsilon, so that an auditor's own rounding fits in between
 ATTACK_SHARE = 0.15  # of the time
 
@@ -85,7 +86,7 @@ def verify_deviation(
     channels: Mapping[str, Any] | None = None,
     timeout: float = 60.0,
     attack: Attacker | None = attack_deviation,
-    batch_size: int = 512,
+    batch_size: int = 1024,
     generator: np.random.Generator | None = None,
     progress: Progress | None = None,
     ratio: float = 1.2,
@@ -195,7 +196,7 @@ class _Search:
 
     def run(self, attack: Attacker | None, generator: np.random.Generator) -> None:
         """Bound the boxes, then split until the question is settled or time is up."""
-        self._bound(np.arange(len(self.boxes)))
+        self._bound_roots()
         if attack is not None:
             self._attack(attack, generator)
         while not self._settled():
@@ -206,11 +207,23 @@ class _Search:
             if self.progress is not None:
                 self.progress(self._elapsed(), self.forest.bound(), self.lower, len(self.forest.leaves()))
 
+    def _bound_roots(self) -> None:
+        """Bound the boxes themselves, all of them with symbols or all of them without."""
+        symbols = None
+        while symbols != self.symbols:
+            symbols, self.bounded = self.symbols, 0
+            self._bound(np.arange(len(self.boxes)))
+
+    @property
+    def _rooted(self) -> bool:
+        """Every box has been bounded."""
+        return self.bounded >= len(self.boxes)
+
     def _elapsed(self) -> float:
         return time.monotonic() - self.started
 
     def _settled(self) -> bool:
-        late = self._elapsed() >= self.timeout
+        late = self._rooted and self._elapsed() >= self.timeout
         return late or self.exhausted or self.goal.refuted(self.lower)
 
     def _attack(self, attack: Attacker, generator: np.random.Generator) -> None:
@@ -255,36 +268,45 @@ class _Search:
         return np.minimum(deep, max(1, int(room)))
 
     def _bound(self, nodes: Index) -> None:
-        """Bound nodes in batches that fit the cache; beyond the memory limit in smaller ones, at last by intervals."""
-        start = 0
-        while start < len(nodes):
+        """Bound nodes in batches that fit the cache; beyond the memory limit in smaller ones."""
+        start, symbols = 0, self.symbols
+        while start < len(nodes) and symbols == self.symbols:
             part = nodes[start : start + self.chunk]
             low, high = (torch.from_numpy(a[part]) for a in (self.forest.lower, self.forest.upper))
             try:
-                bounds = self.program.bounds(low, high, symbols=self.symbols, bytes_limit=self.memory_limit)
-            except (MemoryLimit, MemoryError, RuntimeError) as error:
-                self._give_way(error)
-                if self.exhausted:
-                    return
-                continue
-            self.forest.record(part, _found(bounds, high - low))
-            self._probe(low, high, bounds)
-            self.bounded += len(part)
-            start += len(part)
-            self.chunk = int(np.clip(CACHE_BYTES * len(part) / max(bounds.bytes, 1), 1, 256))
-            if self._elapsed() >= self.timeout:
+                bounds = self._bounds(low, high)
+            except (MemoryLimit, TimeLimit, MemoryError, RuntimeError) as error:
+                self._give_way(error, part)
+                start += self.chunk if self.forest.stuck[part].all() else 0
+            else:
+                self.forest.record(part, _found(bounds, high - low))
+                self._probe(low, high, bounds)
+                self.bounded += len(part)
+                start += len(part)
+                self.chunk = int(np.clip(CACHE_BYTES * len(part) / max(bounds.bytes, 1), 1, LARGEST_CHUNK))
+            if self._settled():
                 return
 
-    def _give_way(self, error: Exception) -> None:
-        """Fewer sub-boxes at once, then no symbols, then nothing: never a crash, never an unsound bound."""
+    def _bounds(self, low: Tensor, high: Tensor) -> Bounds:
+        deadline = self.started + self.timeout if self.symbols else math.inf  # intervals are quick
+        limit = self.memory_limit
+        return self.program.bounds(low, high, symbols=self.symbols, bytes_limit=limit, deadline=deadline)
+
+    def _give_way(self, error: Exception, part: Index) -> None:
+        """Fewer sub-boxes at once; a root that is still too much is bounded by intervals, another node left as it is.
+
+        Bounds with and without symbols are never mixed: one rule must show every leaf.
+        """
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise error
-        if self.chunk > 1:
-            self.chunk //= 2
-        elif self.symbols > 0:
-            self.symbols = 0
-        else:
+        if isinstance(error, TimeLimit) and self._rooted:
             self.exhausted = True
+        elif self.chunk > 1 and not isinstance(error, TimeLimit):
+            self.chunk //= 2
+        elif self._rooted or self.symbols == 0:
+            self.forest.stuck[part] = True
+        else:
+            self.symbols, self.chunk = 0, 1
 
     def _probe(self, low: Tensor, high: Tensor, bounds: Bounds) -> None:
         """Try the corner of each sub-box to which its worst output grows, and its centre."""

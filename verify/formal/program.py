@@ -5,6 +5,7 @@ compile_separate: the rule "separate", each network on its own over the same inp
 formed at the output only. Theory: theory_notes/differential_zonotope.md.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,13 +66,22 @@ class Program(ABC):
 
     rule: str
 
-    def bounds(self, lower: Tensor, upper: Tensor, *, symbols: int = EVERY_SYMBOL, bytes_limit: int = 2**31) -> Bounds:
+    def bounds(
+        self,
+        lower: Tensor,
+        upper: Tensor,
+        *,
+        symbols: int = EVERY_SYMBOL,
+        bytes_limit: int = 2**31,
+        deadline: float = math.inf,
+    ) -> Bounds:
         """Bound the difference on the sub-boxes ``[lower, upper]``, both ``(batch, inputs)`` float64.
 
         Raises:
             MemoryLimit: the batch is too large for `bytes_limit`.
+            TimeLimit: `deadline` (of `time.monotonic`) passed on the way.
         """
-        ledger = Ledger(lower.shape[0], lower.shape[1], symbols, bytes_limit)
+        ledger = Ledger(lower.shape[0], lower.shape[1], symbols, bytes_limit, deadline)
         with torch.inference_mode():
             difference, largest = self.difference(lower, upper, ledger)
             ledger.watch(difference)

@@ -5,17 +5,25 @@ node, original, compact, difference, each by index; they are served while the bu
 element that gets no symbol keeps its error in its remainder (and then prefers the interval hull to a slope).
 """
 
+import math
+import time
+
 import torch
 from torch import Tensor
 
 from verify.formal.form import BLOCKS, COMPACT, ORIGINAL, REST, Form, Fresh
 from verify.formal.rounding import raised
 
+_COPIES = 4  # of the generators a step makes: the three forms of a value and temporaries
 FEW_INPUTS = 64  # up to here the ledger records from which inputs a symbol's error stems
 
 
 class MemoryLimit(Exception):
     """The generators of this batch would exceed the memory limit; use fewer sub-boxes or fewer symbols."""
+
+
+class TimeLimit(Exception):
+    """The deadline passed before a batch was done."""
 
 
 class Ledger:
@@ -24,11 +32,14 @@ class Ledger:
     Args:
         batch, inputs: numbers of sub-boxes and of input coordinates.
         symbols: budget of symbols of one sub-box, input symbols included; 0 gives interval propagation.
-        bytes_limit: refuse (MemoryLimit) generators of one step beyond this.
+        bytes_limit: refuse (MemoryLimit) steps that need more, their temporaries included.
+        deadline: moment of `time.monotonic` after which no step is begun (TimeLimit).
     """
 
-    def __init__(self, batch: int, inputs: int, symbols: int, bytes_limit: int) -> None:
-        self.batch, self.bytes_limit = batch, bytes_limit
+    def __init__(
+        self, batch: int, inputs: int, symbols: int, bytes_limit: int = 2**31, deadline: float = math.inf
+    ) -> None:
+        self.batch, self.bytes_limit, self.deadline = batch, bytes_limit, deadline
         self.inputs = inputs if symbols > 0 else 0
         self.left = torch.full((batch, 1), symbols - inputs, dtype=torch.int64)
         self.plenty = symbols - inputs  # what every sub-box has at least
@@ -73,10 +84,12 @@ class Ledger:
         return torch.cat(source) if source else None
 
     def reserve(self, rows: int, elements: int) -> None:
-        """Raise MemoryLimit unless so many generators of so many elements fit."""
-        needed = 8 * rows * elements * self.batch
+        """Raise MemoryLimit unless a step that makes so many generators of so many elements fits, TimeLimit if late."""
+        needed = _COPIES * 8 * rows * elements * self.batch
         if needed > self.bytes_limit:
-            raise MemoryLimit(f"{needed} bytes of generators, limit {self.bytes_limit}")
+            raise MemoryLimit(f"a step needs about {needed} bytes, the limit is {self.bytes_limit}")
+        if time.monotonic() >= self.deadline:
+            raise TimeLimit("the deadline passed")
 
     def watch(self, form: Form) -> None:
         """Remember the sub-boxes in which a form is NaN or infinite: nothing is proved there."""

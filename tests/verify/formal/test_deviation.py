@@ -11,6 +11,7 @@ from verify.errors import MismatchError, SpecificationError, UnsupportedOperatio
 from verify.formal.deviation import verify_deviation
 from verify.formal.lift import align
 from verify.formal.program import compile_pair
+from verify.formal.symbols import MemoryLimit, TimeLimit
 from verify.network.evaluate import evaluate
 from verify.network.graph import build
 from verify.spec.box import Box
@@ -195,3 +196,28 @@ def test_an_operation_without_a_rule_is_named():
     network = build("x", (2, 3), [("s", "softmax", ["x"], {}, {"axis": 1})], "s", {})
     with pytest.raises(UnsupportedOperation, match="softmax"):
         verify_deviation(network, network, [unit_box(6)])
+
+
+def test_a_pass_that_takes_too_long_falls_back_to_intervals(twins):
+    original, compact, channels = twins("convolutional", 0)
+    boxes = [unit_box(60, Fraction(1, 8)), unit_box(60, Fraction(1, 16))]
+    result = verify_deviation(original, compact, boxes, channels=channels, timeout=1e-6, attack=None)
+    assert result.parameters == {"symbols": 0}
+    assert math.isfinite(result.upper)
+    assert result.leaves == 2
+    check_evidence(original, compact, boxes, result)
+
+
+def test_not_even_intervals_fit(twins):
+    original, compact, channels = twins("dense", 0)
+    program = compile_pair(original, compact, align(original, compact, channels))
+    with pytest.raises(MemoryLimit):
+        program.bounds(torch.zeros(1, 3).double(), torch.ones(1, 3).double(), bytes_limit=100)
+    program.bounds(torch.zeros(1, 3).double(), torch.ones(1, 3).double(), symbols=0, bytes_limit=0)
+
+
+def test_a_deadline_stops_a_pass(twins):
+    original, compact, channels = twins("dense", 0)
+    program = compile_pair(original, compact, align(original, compact, channels))
+    with pytest.raises(TimeLimit):
+        program.bounds(torch.zeros(1, 3).double(), torch.ones(1, 3).double(), deadline=0.0)
