@@ -126,7 +126,7 @@ def _error(
     parameters: Mapping[str, Tensor], chosen: Tensor,
 ) -> Tensor:  # fmt: skip
     """Squared error per chosen image, summed over its elements."""
-    inputs = {name: value[chosen] for name, value in sources.items()}
+    inputs = {name: value[chosen] if len(value) == len(aim) else value for name, value in sources.items()}
     value = run_segment(network, segment, inputs, parameters)[segment.end]
     return (activated(network, segment, value) - aim[chosen]).square().flatten(1).sum(1)
 
@@ -225,10 +225,12 @@ def _refresh(network: Network, segment: Segment, sources: Mapping[str, Tensor], 
         return
     parameters = {k: torch.from_numpy(np.array(a, np.float32)) for k, a in _read(network, segment).items()}
     held = {name: torch.empty_like(run.value(name)) for name in stale}
+    samples = max(len(value) for value in sources.values())
     with torch.inference_mode():
-        for start in range(0, len(next(iter(sources.values()))), 64):
+        for start in range(0, samples, 64):
             chunk = slice(start, start + 64)
-            values = run_segment(network, segment, {n: v[chunk] for n, v in sources.items()}, parameters)
+            inputs = {n: v[chunk] if len(v) == samples else v for n, v in sources.items()}  # constants have length 1
+            values = run_segment(network, segment, inputs, parameters)
             for name in stale:
                 held[name][chunk] = values[name]
     for name in stale:
