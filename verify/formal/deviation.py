@@ -21,6 +21,7 @@ from torch import Tensor
 from verify.empirical.ascent import Pair
 from verify.empirical.attack import Attack, attack_deviation
 from verify.errors import MismatchError, SpecificationError
+from verify.formal.backward.roots import MANY_INPUTS, backward_upper
 from verify.formal.forest import REMEMBERED, Floats, Forest, Found, Index
 from verify.formal.lift import Lift, align
 from verify.formal.program import EVERY_SYMBOL, Bounds, Program, compile_pair
@@ -37,6 +38,8 @@ CACHE_BYTES = 2**24  # generators of one value that a batch may hold: far beyond
 LARGEST_CHUNK = 512
 RESERVE = 2.0**-16  # leaves are pushed this far below epsilon, so that an auditor's own rounding fits in between
 ATTACK_SHARE = 0.15  # of the time
+BACKWARD_SHARE = 0.25  # likewise
+FEW_BOXES = 4  # with more of them, whole boxes are not bounded backward unasked
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class DeviationResult:
         seconds: time taken.
         lift: the correspondence used, None for "separate".
         words: what was and what was not established.
+        backward_upper: a bound for all boxes by the rule "pair_backward", None if it was not computed. It is proved,
+            but no auditor re-does it: it is not in `upper`, nor in the verdict, the trees or a certificate.
     """
 
     verdict: Verdict
@@ -75,6 +80,7 @@ class DeviationResult:
     seconds: float
     lift: Lift | None
     words: str
+    backward_upper: float | None = None
 
 
 def verify_deviation(
@@ -93,6 +99,7 @@ def verify_deviation(
     floor: float = 0.0,
     symbols: int = EVERY_SYMBOL,
     memory_limit: int = MEMORY_LIMIT,
+    backward: bool | None = None,
 ) -> DeviationResult:
     """Bound the deviation of two networks on the union of some boxes.
 
@@ -108,6 +115,8 @@ def verify_deviation(
         ratio, floor: without epsilon, stop when ``upper <= max(ratio * lower, floor)``.
         symbols: budget of error symbols per sub-box; 0 gives interval propagation.
         memory_limit: bytes of generators that one step may hold; beyond it fewer sub-boxes, then intervals.
+        backward: whether to bound whole boxes backward as well (see `backward_upper`), within a quarter of the time;
+            None: when there are many inputs and few boxes.
 
     Raises:
         MismatchError: networks, boxes and channels do not fit together.
@@ -121,6 +130,10 @@ def verify_deviation(
     goal = _Goal(limit, ratio, floor)
     search = _Search(original, compact, tuple(boxes), program, goal, symbols, memory_limit, batch_size)
     search.started, search.timeout, search.progress = time.monotonic(), timeout, progress
+    if backward is None:
+        backward = boxes[0].dimension >= MANY_INPUTS and len(boxes) <= FEW_BOXES
+    if backward:
+        search.backward = backward_upper(original, compact, lift, boxes, seconds=BACKWARD_SHARE * timeout)
     search.run(attack, generator or np.random.default_rng(0))
     return search.result(lift)
 
@@ -187,6 +200,7 @@ class _Search:
     bounded: int = 0
     chunk: int = 1
     exhausted: bool = False
+    backward: float | None = None
     forest: Forest = field(init=False)
     pair: Pair = field(init=False)
 
@@ -348,6 +362,7 @@ class _Search:
             seconds=self._elapsed(),
             lift=lift,
             words=_words(verdict, upper, self.lower, self.goal.epsilon, self.program.rule, self.symbols),
+            backward_upper=self.backward,
         )
 
 

@@ -8,6 +8,8 @@ get the last two only. Theory: theory_notes/backward_pair.md. Not claimed: that 
 certificate needs the rule "pair_zonotope" or "separate".
 """
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -66,6 +68,7 @@ def backward_bounds(
     iterations: int = ITERATIONS,
     inner_iterations: int = INNER_ITERATIONS,
     symbols: int = EVERY_SYMBOL,
+    seconds: float = math.inf,
 ) -> BackwardBounds:
     """Bound ``original(x) - compact(x)`` on boxes ``[lower, upper]``, both ``(batch, inputs)`` float64.
 
@@ -74,15 +77,22 @@ def backward_bounds(
         iterations: gradient steps on the slopes of the final bound; 0 for none.
         inner_iterations: the same for the arguments of nonlinear entries.
         symbols: budget of the forward zonotopes; 0 for intervals.
+        seconds: time after which nothing further is sharpened or optimised; what is under way is finished.
 
     Raises:
         UnsupportedOperation: a node has no bound propagation rule.
     """
-    effort = _Effort(iterations, inner_iterations, symbols)
+    effort = _Effort(iterations, inner_iterations, symbols, time.monotonic() + seconds)
     with torch.no_grad():
         if lift is None:
             return _apart(record_separate(original, compact), lower, upper, effort)
         return _together(record_pair(original, compact, lift), lower, upper, effort)
+
+
+def analyse(tape: Tape, lower: Tensor, upper: Tensor) -> list[Enclosure]:
+    """Enclosures of every entry of a tape on boxes ``(batch, inputs)``, sharpened backward without search."""
+    with torch.no_grad():
+        return Analysis(tape, lower, upper, _Effort(0, 0, EVERY_SYMBOL, math.inf)).run().known
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,11 @@ class _Effort:
     final: int
     inner: int
     symbols: int
+    deadline: float
+
+    def over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self.deadline
 
 
 @dataclass
@@ -171,7 +186,7 @@ class Analysis:
     def _better(self, part: str, source: int, old: Interval, wanted: Tensor) -> Interval:
         """Bounds of the wanted elements ``(n,)`` by substitution, the others as they were."""
         index = wanted.nonzero()[:, 0]
-        if not len(index):
+        if not len(index) or self.effort.over():
             return old
         found = Interval(
             -self._rows(part, source, index, old, -1.0), self._rows(part, source, index, old, 1.0)
@@ -185,7 +200,10 @@ class Analysis:
         widest = max(max(entry.sizes) for entry in self.tape.entries[: source + 1])
         chunk = max(1, ELEMENTS // (widest * len(self.lower)))
         results = []
-        for some in index.split(chunk):
+        for some in torch.split(index, chunk):
+            if self.effort.over():
+                results.append(torch.full((len(self.lower), len(some)), torch.inf, dtype=torch.float64))
+                continue
             rows = torch.zeros(1, len(some), size, dtype=torch.float64)
             rows[0, torch.arange(len(some)), some] = sign
             start = {source: Coefficients(**{part: rows})}
@@ -196,7 +214,7 @@ class Analysis:
         """Upper bounds ``(batch, rows)`` of linear functions of known values, with optimised slopes if asked."""
         weights = self.weights
         plain = self._value(start, self.relaxed, weights)
-        if not iterations or not any(i < max(start) for i in self.hinges):
+        if not iterations or self.effort.over() or not any(i < max(start) for i in self.hinges):
             return plain
         rows = plain.shape[1] if per_row else 1
         found = optimised(
@@ -205,6 +223,7 @@ class Analysis:
             {i: r for i, r in self.relaxed.items() if i not in self.hinges},
             rows=rows,
             iterations=iterations,
+            over=self.effort.over,
         )
         return torch.fmin(plain, found)
 
@@ -272,7 +291,9 @@ def _apart(tapes: tuple[Tape, Tape], lower: Tensor, upper: Tensor, effort: _Effo
             other = {**second.relaxed, **{i - offset: r for i, r in relaxed.items() if i >= offset}}
             return value([own, other])
 
-        return torch.fmin(plain, optimised(split, hinges, {}, rows=len(rows[0]), iterations=iterations))
+        return torch.fmin(
+            plain, optimised(split, hinges, {}, rows=rows.shape[1], iterations=iterations, over=effort.over)
+        )
 
     found = {"separate": bound((rows, -rows), 0, per_row=False)}
     if effort.final:

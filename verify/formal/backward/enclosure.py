@@ -161,7 +161,7 @@ def through_constant(entry: Fixed, batch: int) -> Enclosure:
 
 def by_zonotopes(tape: Tape, lower: Tensor, upper: Tensor, *, symbols: int, bytes_limit: int) -> list[Enclosure] | None:
     """Enclosures of every entry by forward zonotopes; None beyond the memory limit."""
-    ledger = Ledger(*lower.shape, symbols, bytes_limit)
+    ledger = Ledger(lower.shape[0], lower.shape[1], symbols, bytes_limit)
     arithmetic: Arithmetic[Any] = PairArithmetic(ledger) if tape.paired else SingleArithmetic(ledger, ORIGINAL)
     try:
         values = _forward(tape, lower, upper, ledger, arithmetic)

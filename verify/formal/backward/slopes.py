@@ -86,6 +86,7 @@ def optimised(
     *,
     rows: int,
     iterations: int,
+    over: Callable[[], bool] = lambda: False,
 ) -> Tensor:
     """The smallest bounds ``(batch, rows)`` found.
 
@@ -94,11 +95,14 @@ def optimised(
         hinges: entries whose slopes are free; `others` are fixed.
         rows: 1 for slopes that all rows share, else one set per row.
         iterations: number of gradient steps.
+        over: no further step once it returns True.
     """
     steps = {i: _zeros(own, rows) for i, own in hinges.items()}
     search = _Adam([t for part in steps.values() for t in part])
     best: Tensor | None = None
     for _ in range(iterations):
+        if over():
+            break
         with torch.enable_grad():
             relaxed = {**others, **{i: own.relaxation(own.moved(steps[i])) for i, own in hinges.items()}}
             value = bound(relaxed)

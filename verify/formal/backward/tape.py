@@ -5,7 +5,7 @@ functions. A tape records these pieces instead of bounding them: leaky ReLU, cli
 affine maps and ReLUs, so a backward pass has four kinds of steps to know, whatever the operation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,11 +59,13 @@ class Tape:
     """Steps in order of computation; entry 0 is the input, `output` the index of the output.
 
     Attributes:
+        names: value of the original -> its entry.
         paired: whether the steps describe a pair of networks or a single one.
     """
 
     entries: tuple[Start, ...]
     output: int
+    names: Mapping[str, int]
     paired: bool
 
     def nonlinear(self) -> tuple[int, ...]:
@@ -105,7 +107,7 @@ def _record(steps: Sequence[Step], name: str, output: str, start: Start, *, pair
     values = {name: 0}
     for step in steps:
         values[step.name] = step.run(recorder, [values[s] for s in step.inputs])
-    return Tape(tuple(recorder.entries), values[output], paired)
+    return Tape(tuple(recorder.entries), values[output], values, paired)
 
 
 class _Recorder(Arithmetic[int]):
