@@ -48,7 +48,7 @@ def offset_moments(part: Part, x: Array, aim: Array | None) -> Moments:
     cross = np.zeros((images.shape[1] * K * K, 0))
     if aim is not None:
         shape = (targets.shape[1], images.shape[1], K, K)
-        cross = conv2d_weight(images, shape, targets, padding=1).double().numpy().reshape(shape[0], -1).T
+        cross = _correlated(images, shape, targets).reshape(shape[0], -1).T
     return Moments(
         len(images) * images[0, 0].numel(),
         _window_sums(images),
@@ -57,6 +57,13 @@ def offset_moments(part: Part, x: Array, aim: Array | None) -> Moments:
         np.ascontiguousarray(cross),
         targets.square().sum((0, 2, 3), dtype=torch.float64).numpy(),
     )
+
+
+def _correlated(x: Tensor, shape: tuple[int, int, int, int], y: Tensor) -> Matrix:
+    """(rows of y, channels of x, offsets, offsets): sums of y_n(q) x_c(q + d), d centred."""
+    found: Tensor = conv2d_weight(x, shape, y, padding=shape[-1] // 2)  # type: ignore[no-untyped-call]
+    values: Matrix = found.double().numpy()
+    return values
 
 
 def _window_sums(images: Tensor) -> Matrix:
@@ -69,7 +76,7 @@ def _window_sums(images: Tensor) -> Matrix:
 def _gram(images: Tensor) -> Matrix:
     c = images.shape[1]
     reach = 2 * K - 1
-    correlation = conv2d_weight(images, (c, c, reach, reach), images, padding=K - 1).double().numpy()
+    correlation = _correlated(images, (c, c, reach, reach), images)
     columns = {0: _column(images[..., -1]), 2: _column(images[..., 0])}
     rows = {0: _row(images[:, :, -1]), 2: _row(images[:, :, 0])}
     gram = np.empty((c, K, K, c, K, K))
@@ -100,4 +107,5 @@ def _row(line: Tensor) -> Matrix:
     y = np.pad(line.double().permute(1, 0, 2).numpy(), ((0, 0), (0, 0), (1, 1)))  # (c, images, width + 2)
     width = line.shape[-1]
     patches = np.stack([y[:, :, i : i + width] for i in range(K)], axis=1).reshape(len(y) * K, -1)
-    return (patches @ patches.T).reshape(len(y), K, len(y), K)
+    gram: Matrix = (patches @ patches.T).reshape(len(y), K, len(y), K)
+    return gram

@@ -92,7 +92,7 @@ def refine(
     for step, batch in enumerate(_batches(fitted, schedule, generator)):
         optimiser.param_groups[0]["lr"] = schedule.rate * (1.0 + math.cos(math.pi * step / schedule.steps)) / 2.0
         optimiser.zero_grad()
-        _error(network, segment, sources, aim, everything, batch).mean().backward()
+        _error(network, segment, sources, aim, everything, batch).mean().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         if (step + 1) % max(1, schedule.steps // schedule.checks) == 0 or step + 1 == schedule.steps:
             now = _mean_error(network, segment, sources, aim, everything, judged)
@@ -136,7 +136,8 @@ def _mean_error(
     network: Network, segment: Segment, sources: Mapping[str, Tensor], aim: Tensor,
     parameters: Mapping[str, Tensor], chosen: Tensor,
 ) -> float:  # fmt: skip
-    errors = [_error(network, segment, sources, aim, parameters, part) for part in chosen.split(64)]
+    parts = [chosen[start : start + 64] for start in range(0, len(chosen), 64)]
+    errors = [_error(network, segment, sources, aim, parameters, part) for part in parts]
     return float(torch.cat(errors).double().mean())
 
 
