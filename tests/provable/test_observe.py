@@ -78,7 +78,7 @@ def test_sensitivity_is_the_largest_relative_importance(sketch) -> None:
     x = inputs_of(network, 50)
     group = prunable(network, "inner")[0]
     found = observe(network, x, [group]).sensitivities[group.name]
-    values = torch.from_numpy(evaluate_values(network, x.numpy(), [hidden])[hidden])
+    values = torch.from_numpy(evaluate_values(network, x.numpy(), [hidden])[hidden].copy())
     weight = torch.from_numpy(network.parameters[group.consumers[0].node + ".weight"].astype(np.float64))
     expected = relative_importance(weight[:, :, None], values[:, :, None, None])
     np.testing.assert_allclose(found.scores, expected.numpy(), rtol=1e-4)
@@ -93,7 +93,7 @@ def test_channels_behind_a_flatten_are_blocks(sketch) -> None:
     x = inputs_of(network, 20)
     group = prunable(network, "inner")[0]
     found = observe(network, x, [group]).sensitivities[group.name]
-    values = torch.from_numpy(evaluate_values(network, x.numpy(), [hidden])[hidden]).reshape(20, 3, 16, 1)
+    values = torch.from_numpy(evaluate_values(network, x.numpy(), [hidden])[hidden].copy()).reshape(20, 3, 16, 1)
     weight = torch.from_numpy(network.parameters[group.consumers[0].node + ".weight"].astype(np.float64)).reshape(
         2, 3, 16
     )
