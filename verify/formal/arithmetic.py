@@ -32,7 +32,7 @@ class SingleArithmetic(Arithmetic[Form]):
         return curve(with_fresh_written(value), function, self.ledger, self.block)
 
     def constant(self, first: Tensor, second: Tensor | None, kept: Kept | None) -> Form:
-        return constant(first, self.ledger.batch)
+        return constant(first, self.ledger.batch, self.ledger.inputs)
 
 
 class PairArithmetic(Arithmetic[Triple]):
@@ -65,8 +65,9 @@ class PairArithmetic(Arithmetic[Triple]):
     def constant(self, first: Tensor, second: Tensor | None, kept: Kept | None) -> Triple:
         assert second is not None
         assert kept is not None
-        z, y = constant(first, self.ledger.batch), constant(second, self.ledger.batch)
-        return Triple(z, y, constant(kept.of(first) - second, self.ledger.batch, error=slack(1)), kept)
+        batch, inputs = self.ledger.batch, self.ledger.inputs
+        difference = constant(kept.of(first) - second, batch, inputs, error=slack(1))
+        return Triple(constant(first, batch, inputs), constant(second, batch, inputs), difference, kept)
 
 
 def _applied(ledger: Ledger, affine: Affine, inputs: Sequence[Form]) -> Form:

@@ -58,8 +58,9 @@ class Form:
         remainder: non-negative.
         radius: upper bound of the distance of the value from the centre.
         size: upper bound of ``|centre| + radius``, hence of every partial sum.
-        outer: upper bound of the sum of absolute generators of error symbols (not of inputs), None if there are none.
-        inputs: number of rows of the ORIGINAL and COMPACT blocks that belong to inputs.
+        outer: upper bound of the sum of absolute generators of error symbols (not of inputs); None if there are none,
+            and in forms of a difference, where nobody asks for it.
+        inputs: number of rows of the ORIGINAL and COMPACT blocks that belong to inputs, the same for all forms.
         fresh: symbols not yet written into `rows`.
     """
 
@@ -89,34 +90,29 @@ class Form:
 
 def formed(centre: Tensor, rows: Rows, remainder: Tensor, inputs: int) -> Form:
     """A form from its parts; radius and size are computed from the generators."""
+    present = [part for part in rows if part is not None]
     outer: Tensor | None = None
-    total, count = remainder, 0
-    for block, part in zip(BLOCKS, rows, strict=True):
-        if part is None:
-            continue
-        count += part.shape[0]
-        magnitude = part.abs()
-        start = inputs if block in (ORIGINAL, COMPACT) else 0
-        if start:
-            total = magnitude[:start].sum(0).add_(total)
-        if part.shape[0] > start:
-            errors = magnitude[start:].sum(0)
-            outer = errors if outer is None else outer.add_(errors)
-    total = (total if outer is None else outer + total) * (1.0 + slack(count))
-    if outer is not None:
-        outer.mul_(1.0 + slack(count))
-    return Form(centre, rows, remainder, total, _size(centre, total), outer, inputs)
+    total, count = remainder, sum(part.shape[0] for part in present)
+    if len(present) == 1 and inputs < count and inputs:  # one network: errors apart
+        magnitude = present[0].abs()
+        outer = magnitude[inputs:].sum(0).mul_(1.0 + slack(count))
+        total = magnitude[:inputs].sum(0).add_(remainder).add_(outer)
+    else:
+        for part in present:
+            total = part.abs().sum(0).add_(total)
+    radius = total * (1.0 + slack(count))
+    return Form(centre, rows, remainder, radius, _size(centre, radius), outer, inputs)
 
 
 def _size(centre: Tensor, radius: Tensor) -> Tensor:
     return (centre.abs() + radius).mul_(1.0 + 2.0**-50)
 
 
-def constant(value: Tensor, batch: int, error: float = 0.0) -> Form:
-    """A value ``(n,)`` that is the same in every sub-box, known up to a relative error."""
+def constant(value: Tensor, batch: int, inputs: int = 0, error: float = 0.0) -> Form:
+    """A value ``(n,)`` that is the same in every sub-box, known up to a relative error; `inputs` as in `Form`."""
     centre = value.expand(batch, -1)
     remainder = centre.abs() * error
-    return Form(centre, NO_ROWS, remainder, remainder, _size(centre, remainder), None, 0)
+    return Form(centre, NO_ROWS, remainder, remainder, _size(centre, remainder), None, inputs)
 
 
 def combine(
@@ -127,7 +123,6 @@ def combine(
     Args:
         offset: ``(outputs,)``; the true offset differs from it by at most `offset_error`.
     """
-    inputs = max(form.inputs for _, form in terms)
     if len(terms) == 1 and terms[0][0].roundings == 0 and offset is None:
         return _moved(*terms[0])
     relative = slack(sum(m.roundings for m, _ in terms) + len(terms) + 1)
@@ -137,7 +132,8 @@ def combine(
         centre = centre + offset
         remainder += offset.abs() * relative if offset_error is None else offset.abs() * relative + offset_error
     remainder += TINY
-    return formed(centre, tuple(_rows(block, terms, centre) for block in BLOCKS), remainder, inputs)
+    rows = tuple(_rows(block, terms, centre) for block in BLOCKS)
+    return formed(centre, rows, remainder, max(form.inputs for _, form in terms))
 
 
 def _moved(linear: Map, form: Form) -> Form:
@@ -252,7 +248,7 @@ def sloped(
         weight = torch.addcmul(weight, absolute, form.size)
     error = torch.add(_TINY, weight, alpha=slack(6)).mul_(rounded)
     radius = raised(radius.add_(error))
-    outer = _sloped_outer(sizes, terms, half)
+    outer = _sloped_outer(sizes[0], terms[0][1], half) if len(terms) == 1 else None
     rows = tuple(_sloped_rows(block, terms) for block in BLOCKS)
     inputs = max(form.inputs for _, form in terms)
     return Form(centre, rows, remainder.add_(error), radius, _size(centre, radius), outer, inputs, fresh)
@@ -261,12 +257,8 @@ def sloped(
 _TINY = torch.tensor(TINY, dtype=torch.float64)
 
 
-def _sloped_outer(sizes: Sequence[Tensor], terms: Sequence[tuple[Tensor, Form]], half: Tensor) -> Tensor:
-    total = half
-    for absolute, (_, form) in zip(sizes, terms, strict=True):
-        if form.outer is not None:
-            total = torch.addcmul(total, absolute, form.outer)
-    return raised(total)
+def _sloped_outer(absolute: Tensor, form: Form, half: Tensor) -> Tensor:
+    return raised(half if form.outer is None else torch.addcmul(half, absolute, form.outer))
 
 
 def _sloped_rows(block: int, terms: Sequence[tuple[Tensor, Form]]) -> Tensor | None:

@@ -93,6 +93,8 @@ def _plain_rows(z: Form, y: Form, inputs: Tensor | None) -> Rows:
 def narrower(triple: Triple) -> Triple:
     """Replace the difference by ``z[kept] - y`` wherever that form has the smaller radius."""
     z, y, d = triple.kept.form(triple.z), triple.y, triple.d
+    if not _may_be_narrower(z, y, d):
+        return triple
     inputs = _plain_inputs(z, y)
     centre, remainder = _plain_centre(z, y)
     radius = remainder
@@ -110,6 +112,12 @@ def narrower(triple: Triple) -> Triple:
         triple,
         d=formed(torch.where(better, centre, d.centre), rows, torch.where(better, remainder, d.remainder), z.inputs),
     )
+
+
+def _may_be_narrower(z: Form, y: Form, d: Form) -> bool:
+    """A quick look: the error symbols of ``z - y`` alone may already be too wide everywhere."""
+    parts = [form.outer for form in (z, y) if form.outer is not None]
+    return not parts or bool((sum(parts[1:], start=parts[0]) < d.radius).any())
 
 
 def _replaced(better: Tensor, source: Tensor | None, old: Tensor | None, like: Tensor) -> Tensor | None:

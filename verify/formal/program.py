@@ -112,7 +112,7 @@ class PairProgram(Program):
     def difference(self, lower: Tensor, upper: Tensor, ledger: Ledger) -> tuple[Form, int]:
         size = lower.shape[1]
         z, y = (input_form(lower, upper, ledger, block) for block in (ORIGINAL, COMPACT))
-        zero = constant(torch.zeros(size, dtype=torch.float64), ledger.batch)
+        zero = constant(torch.zeros(size, dtype=torch.float64), ledger.batch, ledger.inputs)
         start = Triple(z, y, zero, Kept(torch.arange(size), size))
         triple, largest = _run(self.steps, self.input, start, self.output, PairArithmetic(ledger))
         return with_fresh_written(triple.d), largest

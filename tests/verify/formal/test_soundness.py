@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from verify.formal.lift import align
 from verify.formal.program import EVERY_SYMBOL, compile_pair
 from verify.network.evaluate import evaluate
+from verify.network.graph import build
 
 NAMES = (
     "dense", "deep", "unpruned", "large", "small", "convolutional", "leaky_relu", "clip", "hardsigmoid", "sigmoid",
@@ -148,3 +149,30 @@ def test_large_inputs_are_not_proved_either(twins):
     program = compile_pair(original, compact, align(original, compact, channels))
     far = torch.full((1, 3), 1e308, dtype=torch.float64)
     assert math.isinf(float(program.bounds(-far, far).deviation()))
+
+
+def constant_through_an_activation(rng, noise):
+    """A constant that meets activations before any input does, so that its errors are the first symbols."""
+    value, weight = rng.standard_normal(4).astype(np.float32), rng.standard_normal((4, 2)).astype(np.float32)
+    steps = [
+        ("k", "constant", [], {"value": "k"}, {}),
+        ("s", "sigmoid", ["k"], {}, {}),
+        ("h", "linear", ["x"], {"weight": "w"}, {}),
+        ("r", "relu", ["h"], {}, {}),
+        ("a", "add", ["r", "s"], {}, {}),
+        ("t", "tanh", ["a"], {}, {}),
+        ("o", "linear", ["t"], {"weight": "v"}, {}),
+    ]
+    parameters = {"k": value, "w": weight, "v": rng.standard_normal((3, 4)).astype(np.float32)}
+    moved = {k: (v + noise * rng.standard_normal(v.shape)).astype(np.float32) for k, v in parameters.items()}
+    return build("x", (2,), steps, "o", parameters), build("x", (2,), steps, "o", moved)
+
+
+@pytest.mark.parametrize("symbols", [EVERY_SYMBOL, 6, 0])
+def test_symbols_that_stem_from_no_input(symbols):
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        original, compact = constant_through_an_activation(rng, 0.05)
+        low, high = boxes_around(rng, 2, 8)
+        for lift in (align(original, compact, None), None):
+            check(original, compact, compile_pair(original, compact, lift), low, high, symbols, rng)
