@@ -9,4 +9,9 @@ ridge.py           amount of ridge by held-out images
 refit.py           a fit written back into the network's parameters
 consumers.py       from channel groups to coordinates
 sequential.py      layer by layer on the already compressed network
+row_offsets.py     moments of convolution patches from row offsets, float64
+offset_moments.py  the same for 3 x 3 from channel correlations, single precision products
+segment.py         a part of the network between cut values
+refinement.py      gradient steps on a segment, after least squares
+adam.py            their rule
 """

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from provable.channels import ChannelGroup, channel_groups
+from provable.compensation.adam import Adam
 from provable.compensation.segment import Segment, activated, is_closed, run_segment, segment_between, trainable
 from provable.compensation.sequential import Site
 from provable.execution import Run
@@ -63,6 +64,7 @@ class Refined:
     after: float
 
 
+@torch.enable_grad()
 def refine(
     network: Network,
     segment: Segment,
@@ -86,14 +88,13 @@ def refine(
     everything = {key: torch.from_numpy(np.array(a, dtype=np.float32)) for key, a in _read(network, segment).items()}
     moving = {key: everything[key].requires_grad_(True) for key in keys}
     fitted, judged = _split(len(aim), schedule, generator)
-    optimiser = torch.optim.Adam(list(moving.values()), lr=schedule.rate)
+    descent = Adam.at(tuple(moving.values()))
     before = smallest = _mean_error(network, segment, sources, aim, everything, judged)
     best = {key: value.detach().clone() for key, value in moving.items()}
     for step, batch in enumerate(_batches(fitted, schedule, generator)):
-        optimiser.param_groups[0]["lr"] = schedule.rate * (1.0 + math.cos(math.pi * step / schedule.steps)) / 2.0
-        optimiser.zero_grad()
-        _error(network, segment, sources, aim, everything, batch).mean().backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        error = _error(network, segment, sources, aim, everything, batch).mean()
+        rate = schedule.rate * (1.0 + math.cos(math.pi * step / schedule.steps)) / 2.0
+        descent.step(torch.autograd.grad(error, descent.parameters), rate)
         if (step + 1) % max(1, schedule.steps // schedule.checks) == 0 or step + 1 == schedule.steps:
             now = _mean_error(network, segment, sources, aim, everything, judged)
             if now < smallest:
@@ -195,6 +196,8 @@ class Refiner:
         surgery = shrink(current, kept, groups=self._all_groups)
         narrow = {name: _narrowed(surgery, name, value) for name, value in sources.items()}
         keys = trainable(surgery.compact, segment)
+        if not keys:
+            return current
         result = refine(
             surgery.compact, segment, narrow, _narrowed(surgery, segment.end, aim), keys, self.schedule, self.generator
         )

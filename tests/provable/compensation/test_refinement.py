@@ -9,6 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from provable import pipeline
+from provable.compensation.adam import Adam
 from provable.compensation.refinement import Refiner, Schedule
 from provable.compensation.segment import is_closed, segment_between, trainable
 from provable.compensation.sequential import Compensated, compensate
@@ -182,3 +183,19 @@ def test_two_sided_is_no_worse_on_the_calibration_images(sketch) -> None:
     consumers = {layer.node for layer in plain.layers}
     losses = [sum(layer.loss for layer in r.layers if layer.node in consumers) for r in (plain, both)]
     assert losses[1] <= losses[0] * (1 + 1e-6)
+
+
+@pytest.mark.slow
+def test_adam_is_the_librarys() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours = torch.randn(5, generator=generator).requires_grad_(True)
+    theirs = ours.detach().clone().requires_grad_(True)
+    goal, descent, library = torch.arange(5.0), Adam.at([ours]), torch.optim.Adam([theirs])
+    for step in range(20):
+        rate = 0.1 / (1 + step)
+        library.param_groups[0]["lr"] = rate
+        descent.step(torch.autograd.grad(((ours - goal) ** 4).sum(), [ours]), rate)
+        library.zero_grad()
+        ((theirs - goal) ** 4).sum().backward()
+        library.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
