@@ -71,12 +71,18 @@ class Ledger:
             return None
         start = self.rows[block]
         self.rows[block] += index.shape[0]
-        rows = argument.input_rows()
-        if rows is not None and rows.shape[0] <= FEW_INPUTS:
-            own = rows.gather(2, index.T.expand(rows.shape[0], -1, -1)).abs()  # (inputs, batch, p)
-            own *= used.T / raised(argument.radius.gather(1, index.T))
-            self.shares[block].append(own.permute(2, 1, 0))
+        if self.inputs <= FEW_INPUTS:
+            self.shares[block].append(self._share_of(argument, index, used))
         return Fresh(block, start, index, half.gather(1, index.T).T * used)
+
+    def _share_of(self, argument: Form, index: Tensor, used: Tensor) -> Tensor:
+        """``(p, batch, inputs)``: the part of each input in the radius of the elements at `index`."""
+        rows = argument.input_rows()
+        if rows is None:  # a value that does not depend on the input
+            return torch.zeros(*index.shape, self.inputs, dtype=torch.float64)
+        own = rows.gather(2, index.T.expand(self.inputs, -1, -1)).abs()  # (inputs, batch, p)
+        own *= used.T / raised(argument.radius.gather(1, index.T))
+        return own.permute(2, 1, 0)
 
     def share(self, block: int) -> Tensor | None:
         """``(errors, batch, inputs)``: the part of each input in the errors of a block."""
