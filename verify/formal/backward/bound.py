@@ -35,7 +35,7 @@ from verify.formal.program import EVERY_SYMBOL
 from verify.network.graph import Network
 
 ITERATIONS, INNER_ITERATIONS = 40, 10
-ELEMENTS = 2**24  # coefficients of one value that a batch of rows may hold
+ELEMENTS = 2**22  # coefficients of one value that a batch of rows may hold
 ZONOTOPE_BYTES = 2**29
 
 

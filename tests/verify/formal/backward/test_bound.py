@@ -40,10 +40,11 @@ def bounded(original, compact, lift, low, high, **options):
 @pytest.mark.parametrize("name", DENSE + OTHERS)
 @pytest.mark.parametrize("options", [PLAIN, SEARCH | {"symbols": 0}], ids=["plain", "search"])
 def test_sampled_deviations_lie_inside_the_bounds(twins, name, options):
-    for seed in range(2 if options is PLAIN else 1):
+    slow = name == "convolutional"
+    for seed in range(2 if options is PLAIN and not slow else 1):
         rng = np.random.default_rng([seed, 3])
         original, compact, channels = twins(name, seed)
-        low, high = boxes(rng, int(np.prod(original.input_shape)), 4)
+        low, high = boxes(rng, int(np.prod(original.input_shape)), 2 if slow else 4)
         for lift in (align(original, compact, channels), None):
             found = bounded(original, compact, lift, low, high, **options)
             for i in range(len(low)):
@@ -107,7 +108,7 @@ def test_identical_networks_deviate_by_nothing(twins, name):
     assert float(found.deviation()) < 1e-200
 
 
-@pytest.mark.parametrize("name", ["dense", "deep", "convolutional", "tanh"])
+@pytest.mark.parametrize("name", ["dense", "deep", "tanh"])
 def test_the_answer_is_the_best_of_all_methods(twins, name):
     for seed in range(3):
         original, compact, channels = twins(name, seed)
@@ -120,19 +121,22 @@ def test_the_answer_is_the_best_of_all_methods(twins, name):
         assert (found.by_method["pair_optimised"] <= found.by_method["pair"]).all()
 
 
-def test_optimised_slopes_and_the_pair_pay(twins):
-    """On networks with unstable neurons the search gains, and the pair beats separate bounds by far."""
-    gained, ratios = [], []
-    for seed in range(4):
-        original, compact, channels = twins("deep", seed)
-        low = np.full((1, original.input_shape[0]), -1.0)
-        methods = bounded(
-            original, compact, align(original, compact, channels), low, -low, iterations=20, inner_iterations=0
-        ).by_method
-        gained.append(float(methods["pair_optimised"] / methods["pair"]))
-        ratios.append(float(methods["pair"] / methods["separate"]))
-    assert min(gained) < 0.99
-    assert np.median(ratios) < 0.8
+def test_optimised_slopes_and_the_pair_pay():
+    """On close networks with undecided neurons the search gains, and the pair beats separate bounds by far."""
+    rng = np.random.default_rng(0)
+    sizes = (4, 16, 16, 2)
+    parameters = {f"w{i}": rng.standard_normal((sizes[i + 1], sizes[i])) / np.sqrt(sizes[i]) for i in range(3)}
+    steps = [("a", "linear", ("x",), {"weight": "w0"}, {}), ("b", "relu", ("a",), {}, {}),
+             ("c", "linear", ("b",), {"weight": "w1"}, {}), ("d", "relu", ("c",), {}, {}),
+             ("y", "linear", ("d",), {"weight": "w2"}, {})]  # fmt: skip
+    original = build("x", (4,), steps, "y", parameters)
+    close = original.with_parameters({k: v + 1e-3 * rng.standard_normal(v.shape) for k, v in parameters.items()})
+    low = np.full((1, 4), -1.0)
+    found = bounded(original, close, align(original, close, None), low, -low, iterations=15, inner_iterations=0)
+    methods = {name: float(value) for name, value in found.by_method.items()}
+    assert methods["pair_optimised"] < 0.99 * methods["pair"]
+    assert methods["pair"] < 0.1 * methods["separate"]
+    assert methods["separate_optimised"] < 0.99 * methods["separate"]
 
 
 def test_networks_of_another_topology_are_bounded_on_their_own(twins):

@@ -47,7 +47,7 @@ def test_the_offset_is_attained():
     rng = np.random.default_rng(5)
     grid = np.linspace(-1, 1, 201)
     z, y = (g.ravel() for g in np.meshgrid(grid, grid))
-    inside = np.abs(z - y) <= 0.3
+    inside = np.abs(z - y) <= 0.3 + 1e-9
     z, y = z[inside], y[inside]
     one = torch.ones(1, 1).double()
     corner = corners(Region(-one, one, -one, one, -0.3 * one, 0.3 * one))
