@@ -14,6 +14,7 @@ from provable.compensation.refinement import Refiner, Schedule
 from provable.compensation.segment import is_closed, segment_between, trainable
 from provable.compensation.sequential import Compensated, compensate
 from provable.compensation.target import target_of
+from provable.errors import GroupingError
 from provable.pipeline import prunable
 from verify.network.evaluate import evaluate_values
 from verify.network.graph import Network
@@ -170,7 +171,7 @@ def test_any_network(recipes, scope: str) -> None:
 def _has(network: Network, scope: str) -> bool:
     try:
         return bool(prunable(network, scope))
-    except ValueError:
+    except GroupingError:
         return False
 
 
