@@ -42,6 +42,10 @@ class Resource(Exception):
     """The fixed-point range or the memory allowed does not suffice; says nothing about the claim."""
 
 
+class OutOfRange(Resource):
+    """Integers would outgrow the unit chosen for them."""
+
+
 class Memory(Resource):
     """Too much memory for this many leaves at once; fewer may do."""
 
@@ -350,7 +354,10 @@ def settle(terms: Sequence[Summand], slacks: Sequence[Slack], chosen: Mask | Non
     for step in (max(1, leaves // 8), 1):
         unit = choose_unit(used, slacks, step)
         body = np.zeros((n, leaves, columns + width))
-        size, rem = place(body[:, :, :columns], blocks, used, unit)
+        try:
+            size, rem = place(body[:, :, :columns], blocks, used, unit)
+        except OutOfRange:  # leaves that the proposal did not look at are larger
+            continue
         for radius, exponent in slacks:
             rem += np.ceil(radius * power(exponent - unit))
         size += rem
@@ -396,7 +403,7 @@ def place(body: Array, blocks: Blocks, terms: Sequence[Summand], unit: int) -> t
                 scale = power(part.exponent - unit)
                 reach += (part.reach if part.reach * scale < LARGEST // 16 else part.largest()) * scale
                 if not reach < LARGEST:
-                    raise Resource("a summand leaves the fixed-point range")
+                    raise OutOfRange("a summand leaves the fixed-point range")
                 halves[:, leaves] += add_part(target, part, scale, runs(t.blocks, starts))
         size[:, leaves] = absolute_sum(target)
     return size, np.ceil(halves * 0.5)
