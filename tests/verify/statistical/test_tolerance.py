@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta
 
 from verify.errors import DataError, SpecificationError
 from verify.statistical.binomial import binomial_tail
@@ -34,6 +35,14 @@ def test_exact_confidence_is_at_least_nominal_and_the_rank_is_the_largest(n: int
     rank, q = tolerance_rank(n, level, "0.95"), Fraction(level)
     assert rank == 0 or exact_confidence(n, rank, q) >= Fraction(95, 100)
     assert exact_confidence(n, rank + 1, q) < Fraction(95, 100)  # an off-by-one rank would be a false claim
+
+
+@pytest.mark.parametrize(("n", "level", "rank"), PUBLISHED)
+def test_confidence_agrees_with_the_law_of_order_statistics(n: int, level: str, rank: int) -> None:
+    """The share below the r-th largest of n is Beta(n - r + 1, r): an independent way to the same number."""
+    expected = beta.sf(float(level), n - rank + 1, rank)
+    assert float(exact_confidence(n, rank, Fraction(level))) == pytest.approx(expected, rel=1e-9)
+    assert expected >= float(level)
 
 
 @pytest.mark.parametrize("levels", [(1, 3), (1, 1, 2), (5, 1, 1, 1)])
