@@ -35,6 +35,7 @@ from verify.formal.program import EVERY_SYMBOL
 from verify.network.graph import Network
 
 ITERATIONS, INNER_ITERATIONS = 40, 10
+INNER_SHARE = 0.6  # of the time
 ELEMENTS = 2**22  # coefficients of one value that a batch of rows may hold
 ZONOTOPE_BYTES = 2**29
 
@@ -82,7 +83,7 @@ def backward_bounds(
     Raises:
         UnsupportedOperation: a node has no bound propagation rule.
     """
-    effort = _Effort(iterations, inner_iterations, symbols, time.monotonic() + seconds)
+    effort = _Effort(iterations, inner_iterations, symbols, time.monotonic(), seconds)
     with torch.no_grad():
         if lift is None:
             return _apart(record_separate(original, compact), lower, upper, effort)
@@ -92,7 +93,7 @@ def backward_bounds(
 def analyse(tape: Tape, lower: Tensor, upper: Tensor) -> list[Enclosure]:
     """Enclosures of every entry of a tape on boxes ``(batch, inputs)``, sharpened backward without search."""
     with torch.no_grad():
-        return Analysis(tape, lower, upper, _Effort(0, 0, EVERY_SYMBOL, math.inf)).run().known
+        return Analysis(tape, lower, upper, _Effort(0, 0, EVERY_SYMBOL, 0.0, math.inf)).run().known
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,16 @@ class _Effort:
     final: int
     inner: int
     symbols: int
-    deadline: float
+    started: float
+    seconds: float
 
     def over(self) -> bool:
         """Whether the time is up."""
-        return time.monotonic() >= self.deadline
+        return time.monotonic() - self.started >= self.seconds
+
+    def inner_over(self) -> bool:
+        """Whether the time for arguments of nonlinear entries is up; the output keeps its share."""
+        return time.monotonic() - self.started >= INNER_SHARE * self.seconds
 
 
 @dataclass
@@ -186,7 +192,7 @@ class Analysis:
     def _better(self, part: str, source: int, old: Interval, wanted: Tensor) -> Interval:
         """Bounds of the wanted elements ``(n,)`` by substitution, the others as they were."""
         index = wanted.nonzero()[:, 0]
-        if not len(index) or self.effort.over():
+        if not len(index) or self.effort.inner_over():
             return old
         found = Interval(
             -self._rows(part, source, index, old, -1.0), self._rows(part, source, index, old, 1.0)
@@ -201,7 +207,7 @@ class Analysis:
         chunk = max(1, ELEMENTS // (widest * len(self.lower)))
         results = []
         for some in torch.split(index, chunk):
-            if self.effort.over():
+            if self.effort.inner_over():
                 results.append(torch.full((len(self.lower), len(some)), torch.inf, dtype=torch.float64))
                 continue
             rows = torch.zeros(1, len(some), size, dtype=torch.float64)
@@ -214,7 +220,8 @@ class Analysis:
         """Upper bounds ``(batch, rows)`` of linear functions of known values, with optimised slopes if asked."""
         weights = self.weights
         plain = self._value(start, self.relaxed, weights)
-        if not iterations or self.effort.over() or not any(i < max(start) for i in self.hinges):
+        over = self.effort.over if per_row else self.effort.inner_over
+        if not iterations or over() or not any(i < max(start) for i in self.hinges):
             return plain
         rows = plain.shape[1] if per_row else 1
         found = optimised(
@@ -223,7 +230,7 @@ class Analysis:
             {i: r for i, r in self.relaxed.items() if i not in self.hinges},
             rows=rows,
             iterations=iterations,
-            over=self.effort.over,
+            over=over,
         )
         return torch.fmin(plain, found)
 
