@@ -30,7 +30,7 @@ from verify.testing.networks import KINDS
 
 law = settings(
     deadline=None,
-    max_examples=8,
+    max_examples=6,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 ROUNDING = 1e-9  # of a float64 evaluation, relative to the size of the outputs

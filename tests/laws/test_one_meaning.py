@@ -20,7 +20,7 @@ from verify.testing import KINDS, assert_networks_equal, boxes, inputs_inside, n
 
 law = settings(
     deadline=None,
-    max_examples=12,
+    max_examples=8,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 

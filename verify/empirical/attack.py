@@ -5,7 +5,8 @@ random and corner points ─► best starts for every output and sign ─► sig
     ─► rounded to float32 inside the box ─► replayed in float64
 
 The reported deviation is the one that `verify.network.evaluate` computes at the reported input alone.
-Not claimed: that no larger deviation exists, or that a float32 run shows the same one.
+Not claimed: that no larger deviation exists, or that a float32 run shows the same one. The replay is rounded: a
+deviation of the size of float64 rounding (1e-15 of the outputs) may be nothing else.
 """
 
 import time
