@@ -13,7 +13,7 @@ from verify.formal.rules.rule import Curve
 from verify.formal.symbols import Ledger
 
 
-def curve(form: Form, function: Curve, ledger: Ledger, block: int) -> Form:
+def curve(form: Form, function: Curve, ledger: Ledger, block: int, order: Tensor | None = None) -> Form:
     """``function(form)``; `form` has no fresh symbols."""
     ledger.watch(form)
     lower, upper = form.bounds()
@@ -25,7 +25,7 @@ def curve(form: Form, function: Curve, ledger: Ledger, block: int) -> Form:
         at_centre[0].abs() + at_centre[1].abs() + (slope * form.centre).abs()
     )
     everywhere = torch.ones_like(slope, dtype=torch.bool)
-    granted = ledger.grant(everywhere)
+    granted = ledger.grant(everywhere, order)
     flat_middle, flat_half = _hull(*function.values(lower, upper))
     flat = ~granted | ~(half < flat_half)
     slope, middle = torch.where(flat, 0.0, slope), torch.where(flat, flat_middle, middle)
@@ -37,7 +37,7 @@ def curve(form: Form, function: Curve, ledger: Ledger, block: int) -> Form:
 def curve_pair(triple: Triple, function: Curve, ledger: Ledger) -> Triple:
     """``function`` of both networks' values and of their difference."""
     triple = triple.written()
-    z = curve(triple.z, function, ledger, ORIGINAL)
+    z = curve(triple.z, function, ledger, ORIGINAL, triple.kept.order)
     y = curve(triple.y, function, ledger, COMPACT)
     return Triple(z, y, _difference(triple, function, ledger), triple.kept)
 

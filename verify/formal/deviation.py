@@ -36,6 +36,7 @@ Attacker = Callable[..., Attack]
 MEMORY_LIMIT = 2**31
 CACHE_BYTES = 2**24  # generators of one value that a batch may hold: far beyond the cache everything is slower
 LARGEST_CHUNK = 512
+ROUND_SECONDS = 1.0  # of work between two choices of what to split
 RESERVE = 2.0**-16  # leaves are pushed this far below epsilon, so that an auditor's own rounding fits in between
 ATTACK_SHARE = 0.15  # of the time
 BACKWARD_SHARE = 0.25  # likewise
@@ -199,6 +200,7 @@ class _Search:
     output: int | None = None
     bounded: int = 0
     chunk: int = 1
+    speed: float = 64.0
     exhausted: bool = False
     backward: float | None = None
     forest: Forest = field(init=False)
@@ -217,7 +219,9 @@ class _Search:
             nodes = self._next_nodes()
             if nodes is None:
                 break
+            began = time.monotonic()
             self._bound(nodes)
+            self.speed = max(1.0, len(nodes) / max(time.monotonic() - began, 1e-6))
             if self.progress is not None:
                 self.progress(self._elapsed(), self.forest.bound(), self.lower, len(self.forest.leaves()))
 
@@ -262,7 +266,8 @@ class _Search:
     def _next_nodes(self) -> Index | None:
         """Split the worst leaves; the new leaves to bound, or None when no leaf needs or allows a split."""
         target = self.goal.target(self.lower)
-        nodes = self.forest.worst_open(target, max(1, self.batch_size // 2))
+        at_once = min(self.batch_size, int(self.speed * ROUND_SECONDS))
+        nodes = self.forest.worst_open(target, max(1, at_once // 2))
         if not len(nodes):
             return None
         depth, ready = self._depth(nodes, target), []
@@ -277,7 +282,7 @@ class _Search:
     def _depth(self, nodes: Index, target: float) -> Index:
         """How many times to halve at once: bounds far above the target will not get there in one step."""
         excess = self.forest.effective[nodes] / max(target, 1e-300)
-        room = math.log2(max(1.0, self.batch_size / len(nodes)))
+        room = math.log2(max(1.0, min(self.batch_size, self.speed * ROUND_SECONDS) / len(nodes)))
         deep = np.where(excess > 16.0, 3, np.where(excess > 4.0, 2, 1))
         return np.minimum(deep, max(1, int(room)))
 

@@ -20,10 +20,16 @@ from verify.formal.symbols import Ledger
 
 
 class Kept:
-    """Where the elements of the compact value sit in the original one: all, a prefix, or an index."""
+    """Where the elements of the compact value sit in the original one: all, a prefix, or an index.
 
-    def __init__(self, index: Tensor, size: int) -> None:
-        self.count, self.index = len(index), index
+    Args:
+        index: stored position of every kept element.
+        size: number of elements of the original value.
+        order: stored position -> position in the file's order, None where they agree.
+    """
+
+    def __init__(self, index: Tensor, size: int, order: Tensor | None = None) -> None:
+        self.count, self.index, self.order = len(index), index, order
         self.prefix = bool((index == torch.arange(len(index))).all())
         self.everything = self.prefix and self.count == size
 
@@ -143,7 +149,7 @@ def relu_pair(triple: Triple, ledger: Ledger) -> Triple:
     lower, upper, region = sharpened_bounds(triple)
     both = phase_of(torch.cat([lower, region.y_lower], 1), torch.cat([upper, region.y_upper], 1))
     z, y = both.part(0, size), both.part(size, both.lower.shape[1])
-    new_z = relu(triple.z, z, ledger, ORIGINAL)
+    new_z = relu(triple.z, z, ledger, ORIGINAL, kept.order)
     new_y = relu(triple.y, y, ledger, COMPACT)
     near = Phase(*(kept.of(t) for t in (z.lower, z.upper, z.unstable, z.slope)))
     return Triple(new_z, new_y, _relu_difference(triple, region, near, y, ledger), kept)

@@ -49,9 +49,13 @@ def chord_slope(lower: Tensor, upper: Tensor) -> Tensor:
     return torch.where(lower >= 0.0, 1.0, torch.where(upper <= 0.0, 0.0, slope))
 
 
-def relu(form: Form, phase: Phase, ledger: Ledger, block: int) -> Form:
-    """``relu(form)`` with new symbols in `block` for unstable elements; `form` has no fresh symbols."""
-    granted = ledger.grant(phase.unstable)
+def relu(form: Form, phase: Phase, ledger: Ledger, block: int, order: Tensor | None = None) -> Form:
+    """``relu(form)`` with new symbols in `block` for unstable elements; `form` has no fresh symbols.
+
+    Args:
+        order: as in `Ledger.grant`.
+    """
+    granted = ledger.grant(phase.unstable, order)
     slope = phase.slope if granted is phase.unstable else torch.where(phase.unstable & ~granted, 0.0, phase.slope)
     half = torch.maximum(-slope * phase.lower, (1.0 - slope) * phase.upper).mul_(0.5)
     fresh = ledger.fresh(block, granted, half, form)

@@ -47,15 +47,21 @@ class Ledger:
         self.shares: list[list[Tensor]] = [[] for _ in BLOCKS]
         self.total = torch.zeros(batch, dtype=torch.float64)
 
-    def grant(self, wanted: Tensor) -> Tensor:
-        """Which of the wanted elements ``(batch, n)`` get a symbol."""
+    def grant(self, wanted: Tensor, order: Tensor | None = None) -> Tensor:
+        """Which of the wanted elements ``(batch, n)`` get a symbol.
+
+        Args:
+            order: stored position -> position in the file's order, in which elements are served; None if the same.
+        """
         if self.plenty >= wanted.shape[1]:  # enough for all, whatever the sub-box
             self.plenty -= wanted.shape[1]
             self.left -= wanted.sum(1, keepdim=True)
             return wanted
         if not self.inputs or not bool((self.left > 0).any()):
             return torch.zeros_like(wanted)
-        granted = wanted & (wanted.cumsum(1) <= self.left)
+        asked = wanted if order is None else wanted[:, order.argsort()]
+        served = asked & (asked.cumsum(1) <= self.left)
+        granted = served if order is None else served[:, order]
         self.left -= granted.sum(1, keepdim=True)
         self.plenty = int(self.left.amin())
         return granted

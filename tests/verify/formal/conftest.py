@@ -89,6 +89,25 @@ def mlp(rng, widths=(3, 6, 5, 2), noise=0.05, scale=1.0, activation=("relu", {})
     return twins.build()
 
 
+def branches(rng, noise=0.05):
+    """Two branches whose error symbols come to be between each other's, joined by a sum."""
+    t = Twins(rng, (3,), noise)
+    kept = t.draw(6)
+    ends = []
+    for depth in (2, 1):
+        t.last, width = "x", 3
+        for _ in range(depth):
+            t.linear(width, 6, kept)
+            t.op("relu")
+            width = 6
+        ends.append(t.last)
+    t.op("add", inputs=ends)
+    t.op("subtract", inputs=[t.last, ends[0]])
+    t.op("relu")
+    t.linear(6, 2, None)
+    return t.build()
+
+
 def convolutional(rng, noise=0.02):
     """conv, batch norm, max and average pooling, depthwise, residual add, concat, slice, pad, transpose, linear."""
     t = Twins(rng, (2, 6, 5), noise)
@@ -166,6 +185,7 @@ FAMILIES = {
     "unpruned": lambda rng: mlp(rng, (3, 1, 1, 2)),
     "large": lambda rng: mlp(rng, scale=2.0**20, noise=2.0**10),
     "small": lambda rng: mlp(rng, scale=2.0**-20, noise=2.0**-25),
+    "branches": branches,
     "convolutional": convolutional,
     **{
         op: (lambda rng, op=op, attributes=attributes: mlp(rng, activation=(op, attributes)))

@@ -15,8 +15,8 @@ from verify.network.evaluate import evaluate
 from verify.network.graph import build
 
 NAMES = (
-    "dense", "deep", "unpruned", "large", "small", "convolutional", "leaky_relu", "clip", "hardsigmoid", "sigmoid",
-    "tanh", "erf", "silu", "gelu", "hardswish",
+    "dense", "deep", "unpruned", "large", "small", "branches", "convolutional", "leaky_relu", "clip", "hardsigmoid",
+    "sigmoid", "tanh", "erf", "silu", "gelu", "hardswish",
 )  # fmt: skip
 
 
@@ -70,12 +70,16 @@ def test_every_family_is_tested(families):
 
 
 def exact_value(network, x):
-    """The network's value at a point of fractions, in exact arithmetic (linear and relu only)."""
+    """The network's value at a point of fractions, in exact arithmetic (linear, relu and sums)."""
     values = {network.input: list(x)}
     for node in network.nodes:
         source = values[node.inputs[0]]
         if node.op == "relu":
             values[node.name] = [max(v, Fraction(0)) for v in source]
+            continue
+        if node.op in ("add", "subtract"):
+            sign = 1 if node.op == "add" else -1
+            values[node.name] = [a + sign * b for a, b in zip(source, values[node.inputs[1]], strict=True)]
             continue
         p = network.parameters_of(node)
         weight = [[Fraction(float(w)) for w in row] for row in p["weight"]]
@@ -86,7 +90,7 @@ def exact_value(network, x):
     return values[network.output]
 
 
-@pytest.mark.parametrize("name", ["dense", "deep", "unpruned", "large", "small"])
+@pytest.mark.parametrize("name", ["dense", "deep", "unpruned", "large", "small", "branches"])
 def test_exact_rational_values_lie_inside_the_bounds_without_any_tolerance(twins, name):
     for seed in range(3):
         rng = np.random.default_rng([seed, 2])

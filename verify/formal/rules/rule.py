@@ -154,7 +154,9 @@ class Site:
             return None
         pair, size = self.pair(name), self.original.size(name)
         flat = flat_index(self.original.shape(name), pair.axis, pair.kept)
-        return Kept(torch.from_numpy(inverse(self.original.order(name))[flat]), size)
+        order = self.original.order(name)
+        index = torch.from_numpy(inverse(order)[flat])
+        return Kept(index, size, torch.from_numpy(order) if name in self.original.orders else None)
 
 
 Compiled = Callable[[Arithmetic[Any], Sequence[Any]], Any]
