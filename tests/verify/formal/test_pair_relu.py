@@ -60,7 +60,7 @@ def region_of(bounds):
 
 
 @given(regions(), SLOPES, SLOPES)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_offsets_bound_every_vertex_and_are_attained(drawn, total, b):
     bounds, inside = drawn
     a = total - b
@@ -75,7 +75,7 @@ def test_offsets_bound_every_vertex_and_are_attained(drawn, total, b):
 
 
 @given(regions(), st.randoms(use_true_random=False), SLOPES, SLOPES)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 def test_planes_bound_every_point_of_the_region(drawn, random, slope_z, slope_y):
     bounds, inside = drawn
     lz, uz, ly, uy, dl, du = map(Fraction, bounds)
@@ -89,7 +89,7 @@ def test_planes_bound_every_point_of_the_region(drawn, random, slope_z, slope_y)
 
 
 @given(regions(), SLOPES, SLOPES)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 def test_without_a_symbol_the_plane_is_the_interval_hull(drawn, slope_z, slope_y):
     bounds, inside = drawn
     plane = best_plane(region_of(bounds), one(slope_z), one(slope_y), torch.tensor([True]))
@@ -101,7 +101,7 @@ def test_without_a_symbol_the_plane_is_the_interval_hull(drawn, slope_z, slope_y
 
 
 @given(regions())
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 def test_sharpened_bounds_keep_every_point(drawn):
     bounds, (z, y) = drawn
     margin = Fraction(2) ** -49
