@@ -290,15 +290,15 @@ class InputGrid:
         reach = max(max(abs(low), abs(high)) for low, high in root)
         top = reach.numerator.bit_length() - reach.denominator.bit_length() + 1 if reach else 0
         self.exponent = top - (FORM_BITS - 2)
-        self.known: dict[tuple[Fraction, Fraction], tuple[int, int]] = {}
+        self.known: dict[int, tuple[tuple[Fraction, Fraction], int, int]] = {}  # by identity, kept alive here
 
     def interval(self, pair: tuple[Fraction, Fraction]) -> tuple[int, int]:
         """Centre and radius, in units, of an interval that contains the given one."""
-        if pair not in self.known:
+        if id(pair) not in self.known:
             unit = Fraction(2) ** self.exponent
             centre = round((pair[0] + pair[1]) / (2 * unit))
-            self.known[pair] = centre, ceil(max(pair[1] / unit - centre, centre - pair[0] / unit))
-        return self.known[pair]
+            self.known[id(pair)] = pair, centre, ceil(max(pair[1] / unit - centre, centre - pair[0] / unit))
+        return self.known[id(pair)][1:]
 
     def form(self, boxes: Sequence[Box]) -> Form:
         """The input on these boxes: one symbol per coordinate that is not constant on all of them."""

@@ -6,8 +6,8 @@ A form encloses n real values in each of L leaves:
 
 with integers `body`, `rem` and the invariant sum_j |body[j]| + rem < 2^40. A matrix product runs on limbs of 20
 bits: k products of at most 2^41 each stay below 2^52, so every partial sum is an integer that float64 holds, and
-BLAS returns the exact result in any order of summation. What is dropped (the product of the two low limbs, digits
-below the unit of the result, digits of weights below the lowest limb) is bounded above and added to `rem`.
+BLAS returns the exact result in any order of summation. What is dropped (digits below the unit of the result, digits
+of weights below the lowest limb) is bounded above and added to `rem`.
 
 Floating-point division and logarithms only propose (slopes, units); no step of the proof rests on them.
 Theory note: exact_audit.md. Not claimed: anything about the rounding of the deployed networks.
@@ -34,7 +34,6 @@ LARGEST = 2**52  # no sum in a float64 product may reach this
 LONGEST_ROW = 2**11  # longer rows of weights are cut
 COLUMN_BYTES = 2**25  # size of the patches gathered for one matrix product
 TILE_BYTES = 2**18  # part of a form that is worked on at a time
-FEW_COLUMNS = 8  # up to here the columns that rounding changes are counted, beyond it all count
 FORM_BYTES = 2**28  # size of one form
 
 
@@ -129,14 +128,13 @@ class LinearMap:
     """``sum_k w[g, o, k] value[taps[g, p, k]]`` in the order (g, o, p); tap -1 reads the constant 0.
 
     The weights are integers hi 2^20 + lo in units of 2^exponent. `both` holds hi and below it lo, (groups, 2 out, in).
-    `loss` (groups, out) bounds the error of every entry of a row and `low` bounds |lo| in it, in the same units;
-    `upper` bounds |entry| in units of 2^upper_exponent. `tops` are the largest |hi|, |lo| and `upper`.
+    `loss` (groups, out) bounds the error of every entry of a row, in the same units; `upper` bounds |entry| in units of
+    2^upper_exponent. `tops` are the largest |hi|, |lo| and `upper`.
     """
 
     exponent: int
     both: Array
     loss: Array
-    low: Array
     upper: Array
     upper_exponent: int
     tops: tuple[int, int, int]
@@ -171,7 +169,6 @@ def linear_map(whole: Array, radius: Array, unit: int, taps: Index, inputs: int)
         exponent=unit + shift,
         both=np.concatenate([hi, lo], axis=1),
         loss=radius.max(axis=-1, initial=0.0),
-        low=np.abs(lo).max(axis=-1, initial=0.0),
         upper=upper,
         upper_exponent=unit + shift + up,
         tops=(tops[0], tops[1], tops[2]),
@@ -289,7 +286,7 @@ def constant(values: Array, exponent: int) -> Term:
 class Image:
     """The image of a form under a linear map as a summand, formed exactly and only for the leaves at hand.
 
-    `place` permutes the results; `reach` bounds the entries of hi hi, and of lo hi + hi lo.
+    `place` permutes the results; `reach` bounds the entries of hi hi, and of the rest.
     """
 
     linear: LinearMap
@@ -314,16 +311,17 @@ class Image:
         return [(absolute_sum(part.body), part.exponent) for part in self.parts(slice(None, None, step))]
 
     def parts(self, leaves: slice) -> list[Part]:
-        """hi hi, and lo hi + hi lo, on some leaves."""
+        """hi hi, and lo hi + hi lo + lo lo / 2^20 rounded to integers, on some leaves."""
         body = self.form.body[:, leaves]
         shape = (len(self.active), *body.shape[1:])
         values = body.reshape(len(body), -1)
         hi = np.rint(values * power(-LIMB))
         lo = values - hi * power(LIMB)
         rows = self.linear.rows
-        image = apply_map(self.linear, self.linear.both, hi)
-        high, middle = image[:, :rows], image[:, rows:]
-        middle += apply_map(self.linear, self.linear.both[:, :rows], lo)
+        top, bottom = (apply_map(self.linear, self.linear.both, limb) for limb in (hi, lo))
+        high, middle = top[:, :rows], top[:, rows:]
+        middle += bottom[:, :rows]
+        middle += np.rint(bottom[:, rows:] * power(-LIMB))
         unit = self.linear.exponent + self.form.exponent
         arrays = [a.reshape(shape) for a in (high, middle)]
         if self.place is not None:
@@ -397,20 +395,22 @@ def place(body: Array, blocks: Blocks, terms: Sequence[Summand], unit: int) -> t
     together = max(1, TILE_BYTES // (8 * body.shape[0] * max(body.shape[2], 1)))
     for first in range(0, body.shape[1], together):
         leaves = slice(first, first + together)
-        target, reach = body[:, leaves], 0.0
+        target, reach, written = body[:, leaves], 0.0, 0
         for t in terms:
+            columns = runs(t.blocks, starts)
             for part in t.parts(leaves):
                 scale = power(part.exponent - unit)
                 reach += (part.reach if part.reach * scale < LARGEST // 16 else part.largest()) * scale
                 if not reach < LARGEST:
                     raise OutOfRange("a summand leaves the fixed-point range")
-                halves[:, leaves] += add_part(target, part, scale, runs(t.blocks, starts))
+                halves[:, leaves] += add_part(target, part, scale, columns, written)
+                written = max(written, columns[-1][1] + columns[-1][2])
         size[:, leaves] = absolute_sum(target)
     return size, np.ceil(halves * 0.5)
 
 
-def add_part(target: Array, part: Part, scale: float, columns: list[tuple[int, int, int]]) -> Any:
-    """Add a part, scaled and rounded to integers, to the columns of `target`.
+def add_part(target: Array, part: Part, scale: float, columns: list[tuple[int, int, int]], written: int) -> Any:
+    """Add a part, scaled and rounded to integers, to the columns of `target`; those from `written` on hold zeros.
 
     Returns how many columns per (value, leaf) rounding may have changed, by at most 1/2 each.
     """
@@ -418,15 +418,15 @@ def add_part(target: Array, part: Part, scale: float, columns: list[tuple[int, i
     changed: Any = 0
     for begin, start, width in columns:
         source, goal = part.body[:, :, begin : begin + width], target[:, :, start : start + width]
-        scaled = np.multiply(source, factor)
+        scaled = np.multiply(source, factor, out=goal if start >= written else None)
         if scale < 1.0:
-            whole = np.rint(scaled)
-            if width <= FEW_COLUMNS:
-                changed = changed + np.count_nonzero(whole != scaled, axis=2)
+            if part.body.shape[2] == 1:
+                changed = (scaled != np.rint(scaled))[:, :, 0]
             else:
                 changed = changed + (width if part.active is None else width * part.active)
-            scaled = whole
-        goal += scaled
+            np.rint(scaled, out=scaled)
+        if start < written:
+            goal += scaled
     return changed
 
 
@@ -469,17 +469,18 @@ def image(linear: LinearMap, form: Form, permutation: Index | None = None) -> tu
         if linear.taps.shape[2] > LONGEST_ROW:
             part = replace(linear.columns(slice(first, first + LONGEST_ROW)), in_order=False)
         summands.append(Image(part, form, active, permutation, _reach(part, form)))
-        slacks += _remainders(part, form)
+        slacks += _remainders(part, form, linear.active)
     if permutation is not None:
         slacks = [(radius[permutation], exponent) for radius, exponent in slacks]
     return summands, slacks
 
 
 def _reach(linear: LinearMap, form: Form) -> tuple[int, int]:
-    """Bounds of |hi hi| and |lo hi + hi lo|, in integer arithmetic, checked against the exact range."""
+    """Bounds of |hi hi| and of the rest, in integer arithmetic, checked against the exact range."""
     length = linear.taps.shape[2]
     hi_top, lo_top = int(largest(form.size)) // 2**LIMB + 1, 2 ** (LIMB - 1)
-    reach = linear.tops[0] * hi_top * length, (linear.tops[1] * hi_top + linear.tops[0] * lo_top) * length
+    middle = (linear.tops[1] * hi_top + linear.tops[0] * lo_top + linear.tops[1] * lo_top) * length
+    reach = linear.tops[0] * hi_top * length, middle
     if not max(reach) < LARGEST:
         raise Resource(f"a product of {length} terms exceeds the exact range")
     return reach
@@ -502,24 +503,22 @@ def apply_map(linear: LinearMap, matrix: Array, values: Array) -> Array:
     return found[0] if len(found) == 1 else np.concatenate(found, axis=3)
 
 
-def _remainders(linear: LinearMap, form: Form) -> list[Slack]:
-    """``sum |w| rem``, what the limbs of the weights miss, and the product of the low limbs that is never formed."""
-    unit, found = linear.exponent + form.exponent, []
+def _remainders(linear: LinearMap, form: Form, active: Mask) -> list[Slack]:
+    """``sum |w| rem``, what the limbs of the weights miss, and the rounding of lo lo."""
+    unit = linear.exponent + form.exponent
+    columns = np.full((1, form.rem.shape[1]), np.ceil(form.body.shape[2] * 0.5))
+    found: list[Slack] = [(active * columns, unit + LIMB)]
     values, shift = coarse(form.rem, LIMB)
     if largest(values):
-        found.append(
-            (_sums(linear, linear.upper, linear.tops[2], values), linear.upper_exponent + form.exponent + shift)
-        )
-    ones = np.ones((len(linear.taps), 1, linear.taps.shape[2]))
-    low_data = np.minimum(form.size, form.body.shape[2] * 2.0 ** (LIMB - 1))
-    for row, data in ((linear.loss, form.size), (linear.low, low_data)):
-        if largest(row):
-            values, up = coarse(data, LIMB)
-            sums, more = coarse(_sums(linear, ones, 1, values), 51 - LIMB)
-            rows, over = coarse(row, LIMB)
-            groups, positions, _ = linear.taps.shape
-            bound = rows[:, :, None, None] * sums.reshape(groups, 1, positions, -1)
-            found.append((bound.reshape(-1, sums.shape[1]), unit + up + more + over))
+        sums = _sums(linear, linear.upper, linear.tops[2], values)
+        found.append((sums, linear.upper_exponent + form.exponent + shift))
+    if largest(linear.loss):
+        values, shift = coarse(form.size, LIMB)
+        sums, more = coarse(_sums(linear, np.ones((len(linear.taps), 1, linear.taps.shape[2])), 1, values), 51 - LIMB)
+        rows, over = coarse(linear.loss, LIMB)
+        groups, positions, _ = linear.taps.shape
+        bound = rows[:, :, None, None] * sums.reshape(groups, 1, positions, -1)
+        found.append((bound.reshape(-1, sums.shape[1]), unit + shift + more + over))
     return found
 
 

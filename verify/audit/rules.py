@@ -28,9 +28,9 @@ from verify.audit.exact import (
 )  # fmt: skip
 from verify.audit.lift import Affine, Stage
 
-SLOPE_BITS = 12
+SLOPE_BITS = 10
 ONE = float(2**SLOPE_BITS)
-BOUND_SHIFT = 2  # bounds below 2^38 (differences below 2^39): slopes times bounds, three of them, stay below 2^52
+BOUND_SHIFT = 1  # bounds below 2^39 (differences below 2^40): ONE times three of them stays below 2^52
 
 
 class Inconsistent(Exception):
@@ -226,13 +226,9 @@ def bounds_of(v: Values, kept: Index | None) -> Bounds:
 
 
 def slopes(low: Array, high: Array) -> Array:
-    """Slope of the ReLU's line in units of 1/ONE: 1 or 0 where it is linear, else about high / (high - low).
-
-    Rounded away from 1/2, which keeps the relative loss of height small where the ReLU is almost linear.
-    """
+    """Slope of the ReLU's line in units of 1/ONE: 1 or 0 where it is linear, else about high / (high - low)."""
     with np.errstate(all="ignore"):
-        chord = high / (high - low) * ONE
-        proposed = np.nan_to_num(np.where(chord > ONE / 2, np.ceil(chord), np.floor(chord)))
+        proposed = np.nan_to_num(np.rint(high / (high - low) * ONE))
     return np.where(low >= 0, ONE, np.where(high <= 0, 0.0, np.clip(proposed, 0.0, ONE)))
 
 
@@ -293,8 +289,9 @@ def best_plane(ends: Sequence[Array], sloped: Mask) -> Array:
     z, d, inside = vertices(lz, uz, ly, uy, dl, du)
     value = ONE * (np.maximum(z, 0.0) - np.maximum(z - d, 0.0))
     s_z, s_y, zero = slopes(lz, uz), slopes(ly, uy), np.zeros_like(lz)
-    a = np.stack([zero, zero, zero, s_z, s_z - s_y])
-    b = np.stack([zero, zero + ONE, slopes(dl, du), zero, s_y])
+    one = zero + ONE
+    a = np.stack([zero, zero, zero, s_z, s_z - s_y, one - s_y, s_z - one])
+    b = np.stack([zero, one, slopes(dl, du), zero, s_y, s_y, one])
     rest = value - a[:, None] * z - b[:, None] * d  # (candidates, vertices, N)
     top = np.where(inside, rest, -np.inf).max(axis=1)
     bottom = np.where(inside, rest, np.inf).min(axis=1)

@@ -1,5 +1,6 @@
 """The arithmetic kernel against exact fractions."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -189,10 +190,14 @@ def test_out_of_range_is_never_computed() -> None:
     assert settled.rem[0, 0] == 1  # what is lost in rounding is in the remainder
     with pytest.raises(Resource, match="blocks"):
         settle([huge, Term(Form(0, ((0, 2),), np.ones((1, 1, 2)), np.ones((1, 1))))], [])
+    two = np.arange(2)[None, None, :]
+    good = linear_map(np.full((1, 1, 2), 2.0**40), np.zeros((1, 1, 2)), 0, two, 2)
+    form = Form(0, exact.CENTRE, np.full((2, 1, 1), 2.0**38), np.ones((2, 1)))
+    assert settle(*image(good, form)).body[0, 0, 0] > 0
     with pytest.raises(Resource, match="exceeds the exact range"):
-        exact.blocks_product(
-            [(np.full((1, 1, 2), 2.0**30), np.ones((2, 1, 1)), 2**22)], np.zeros((1, 1, 2), dtype=np.int64)
-        )
+        image(replace(good, tops=(2**31, 0, 2**20)), form)
+    with pytest.raises(Resource, match="exceeds the exact range"):
+        image(replace(good, tops=(2**20, 0, 2**31)), form)
     with pytest.raises(Memory):
         exact.check_memory(2**20, 2**10, ((0, 1), (1, 100)))
 
