@@ -406,8 +406,10 @@ def change_lift(data: dict[str, Any], rng: np.random.Generator) -> None:
 
 def change_rule(data: dict[str, Any], rng: np.random.Generator) -> None:
     data["rule"] = _pick(rng, [
-        {"name": "separate", "parameters": data["rule"]["parameters"]}, {"name": "trust", "parameters": {"symbols": 3}},
-        {"name": "pair_zonotope", "parameters": {}}, {"name": ["pair_zonotope"], "parameters": {"symbols": 1}}, None, {},
+        {"name": "separate", "parameters": data["rule"]["parameters"]},
+        {"name": "trust", "parameters": {"symbols": 3}},
+        {"name": "pair_zonotope", "parameters": {}},
+        {"name": ["pair_zonotope"], "parameters": {"symbols": 1}}, None, {},
     ])  # fmt: skip
 
 
@@ -488,7 +490,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     second_box, drop_item, repeat_item, collapse_subtree, swap_halves, move_split, turn_split,
     garble_tree,
     miscount_leaves, drop_evidence, swap_kept, repeat_kept, kept_out_of_range, change_lift, change_rule, change_symbols,
-    change_claim_kind, change_version, change_hash, swap_networks, change_sizes, change_keys, replace_anything, broken_json,
+    change_claim_kind, change_version, change_hash, swap_networks, change_sizes, change_keys, replace_anything,
+    broken_json,
 )  # fmt: skip
 
 

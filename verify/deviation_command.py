@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from verify.formal.deviation import DeviationResult
 
 LARGEST_CHANNELS_FILE = 64 * 2**20
+NEGLIGIBLE = 1e-9  # without --epsilon, a proved bound this small ends the search
 
 
 def run_deviation(options: argparse.Namespace) -> int:
@@ -44,9 +45,14 @@ def run_deviation(options: argparse.Namespace) -> int:
             original, compact, domain.boxes,
             epsilon=None if options.epsilon is None else positive_decimal(options.epsilon, "--epsilon"),
             channels=None if options.channels is None else read_channels(options.channels),
-            timeout=options.timeout, generator=default_rng(options.seed), progress=report_progress,
+            timeout=options.timeout, floor=NEGLIGIBLE, generator=default_rng(options.seed), progress=report_progress,
         )  # fmt: skip
     print(_table(result))
+    if result.backward_upper is not None and result.backward_upper < result.upper:
+        print(
+            f"A backward pass over both networks proves at most {result.backward_upper:.6g} for every input of the "
+            "domain; the auditor does not know this rule, so it is in no certificate."
+        )
     if result.verdict is Verdict.REFUTED:
         print(f"REFUTED: the deviation {result.lower:.6g} is attained at an input inside the domain.")
         return REFUTED
