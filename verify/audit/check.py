@@ -252,9 +252,9 @@ class _Prover:
 
     def _enclosure(self, x: Form) -> _Enclosure:
         """Bounds of original - compact on the boxes of x: by its own form, and by all forms together."""
-        left = np.full(x.rem.shape[1], float(self.symbols - (x.body.shape[2] - 1)))
+        left = np.full(x.rem.shape[1], float(self.symbols - (x.body.shape[1] - 1)))
         if self.pair is not None:
-            zero = Form(0, CENTRE, np.zeros((*x.rem.shape, 1)), np.zeros(x.rem.shape))
+            zero = Form(0, CENTRE, np.zeros(x.rem.shape)[:, None], np.zeros(x.rem.shape))
             z, y = propagate(self.pair, Values(x, x, zero), Symbols(2, left), self.ends)
         else:
             (z,) = propagate(self.alone[0], Values(x), Symbols(2, left), self.ends[:1])
@@ -307,7 +307,7 @@ class InputGrid:
         moving = np.flatnonzero(radius.any(axis=1))
         blocks = (*CENTRE, (1, len(moving)))
         check_memory(len(centre), len(boxes), blocks)
-        body = np.zeros((len(centre), len(boxes), 1 + len(moving)))
-        body[:, :, 0] = centre
-        body[moving, :, 1 + np.arange(len(moving))] = radius[moving]
+        body = np.zeros((len(centre), 1 + len(moving), len(boxes)))
+        body[:, 0] = centre
+        body[moving, 1 + np.arange(len(moving))] = radius[moving]
         return Form(self.exponent, blocks, body, np.zeros(centre.shape))

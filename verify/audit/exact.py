@@ -184,7 +184,7 @@ class Form:
     Attributes:
         exponent: the unit of all integers is 2^exponent.
         blocks: (id, width) of the runs of columns of `body`. The first is the centre, one column of id 0.
-        body: (n, L, columns). rem: (n, L).
+        body: (n, columns, L). rem: (n, L).
     """
 
     exponent: int
@@ -200,11 +200,11 @@ class Form:
     @property
     def radius(self) -> Array:
         """Bound of |value - centre|."""
-        return self.size - np.abs(self.body[:, :, 0])
+        return self.size - np.abs(self.body[:, 0])
 
     def bounds(self, unit: int) -> tuple[Array, Array]:
         """Lower and upper bounds of the values in units of 2^unit, rounded outward."""
-        centre, radius, factor = self.body[:, :, 0], self.radius, power(self.exponent - unit)
+        centre, radius, factor = self.body[:, 0], self.radius, power(self.exponent - unit)
         return np.floor((centre - radius) * factor), np.ceil((centre + radius) * factor)
 
     def take(self, elements: Index) -> "Form":
@@ -216,16 +216,16 @@ class Form:
 
 
 def absolute_sum(body: Array) -> Array:
-    """Sum of |entries| over the last axis: exact below 2^53, and otherwise not below 2^52."""
-    total: Array = np.matmul(np.abs(body), np.ones(body.shape[2]))
+    """Sum of |entries| over the columns, (n, L): exact below 2^53, and otherwise not below 2^52."""
+    total: Array = np.abs(body).sum(axis=1)
     return total
 
 
 @dataclass(frozen=True)
 class Part:
-    """Integers (n, leaves, columns), times integers (n, leaves) if given, in units of 2^exponent.
+    """Integers (n, columns, L), times integers (n, L) if given, in units of 2^exponent.
 
-    |body times factor| <= reach; where `active` (broadcast to (n, leaves)) is given and false, the product is 0.
+    |body times factor| <= reach; where `active` (broadcast to (n, L)) is given and false, the product is 0.
     """
 
     body: Array
@@ -236,7 +236,7 @@ class Part:
 
     def largest(self) -> float:
         """The largest |entry|, where `reach` is too coarse a bound."""
-        most = np.max(np.abs(self.body), axis=2, initial=0.0)
+        most = np.max(np.abs(self.body), axis=1, initial=0.0)
         return largest(most if self.factor is None else most * np.abs(self.factor))
 
 
@@ -250,7 +250,7 @@ class Term:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.form.rem.shape
+        return len(self.form.rem), self.form.rem.shape[1]
 
     @property
     def blocks(self) -> Blocks:
@@ -261,30 +261,32 @@ class Term:
         """Bounds of |summand|, (n, L), in units of 2^exponent."""
         return self.form.size if self.factor is None else self.form.size * np.abs(self.factor)
 
-    def is_zero(self) -> bool:
-        return not self.size.any()
+    @cached_property
+    def reach(self) -> float:
+        return largest(self.size)
+
+    @cached_property
+    def active(self) -> Mask | None:
+        return None if self.factor is None else self.factor != 0
 
     def sizes(self, step: int) -> list[Slack]:
         """Bounds of |summand| for every step-th leaf."""
         return [(self.size[:, ::step], self.form.exponent - self.digits)]
 
-    def parts(self, leaves: slice) -> list[Part]:
-        """The summand on some leaves."""
-        body, exponent = self.form.body[:, leaves], self.form.exponent - self.digits
-        if self.factor is None:
-            return [Part(body, exponent, largest(self.size[:, leaves]))]
-        factor = self.factor[:, leaves]
-        return [Part(body, exponent, largest(self.size[:, leaves]), factor, factor != 0)]
+    def parts(self, columns: slice) -> list[Part]:
+        """Some columns of the summand."""
+        exponent = self.form.exponent - self.digits
+        return [Part(self.form.body[:, columns], exponent, self.reach, self.factor, self.active)]
 
 
 def constant(values: Array, exponent: int) -> Term:
     """Constants (n, L) in units of 2^exponent as a summand."""
-    return Term(Form(exponent, CENTRE, values[:, :, None], np.zeros(values.shape)))
+    return Term(Form(exponent, CENTRE, values[:, None], np.zeros(values.shape)))
 
 
 @dataclass(frozen=True)
 class Image:
-    """The image of a form under a linear map as a summand, formed exactly and only for the leaves at hand.
+    """The image of a form under a linear map as a summand, formed exactly, a few columns at a time.
 
     `place` permutes the results; `reach` bounds the entries of hi hi, and of the rest.
     """
@@ -293,7 +295,7 @@ class Image:
     form: Form
     active: Mask
     place: Index | None
-    reach: tuple[int, int]
+    reaches: tuple[int, int]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -303,17 +305,18 @@ class Image:
     def blocks(self) -> Blocks:
         return self.form.blocks
 
-    def is_zero(self) -> bool:
-        return False
+    @property
+    def reach(self) -> float:
+        return float(max(self.reaches))
 
     def sizes(self, step: int) -> list[Slack]:
         """Sums of |entries| for every step-th leaf."""
-        return [(absolute_sum(part.body), part.exponent) for part in self.parts(slice(None, None, step))]
+        some = replace(self.form, body=np.ascontiguousarray(self.form.body[:, :, ::step]))
+        return [(absolute_sum(part.body), part.exponent) for part in replace(self, form=some).parts(slice(None))]
 
-    def parts(self, leaves: slice) -> list[Part]:
-        """hi hi, and lo hi + hi lo + lo lo / 2^20 rounded to integers, on some leaves."""
-        body = self.form.body[:, leaves]
-        shape = (len(self.active), *body.shape[1:])
+    def parts(self, columns: slice) -> list[Part]:
+        """hi hi, and lo hi + hi lo + lo lo / 2^20 rounded to integers, for some columns."""
+        body = self.form.body[:, columns]
         values = body.reshape(len(body), -1)
         hi = np.rint(values * power(-LIMB))
         lo = values - hi * power(LIMB)
@@ -323,11 +326,13 @@ class Image:
         middle += bottom[:, :rows]
         middle += np.rint(bottom[:, rows:] * power(-LIMB))
         unit = self.linear.exponent + self.form.exponent
-        arrays = [a.reshape(shape) for a in (high, middle)]
+        arrays = [a.reshape(len(self.active), *body.shape[1:]) for a in (high, middle)]
         if self.place is not None:
             arrays = [a[self.place] for a in arrays]
         exponents = unit + 2 * LIMB, unit + LIMB
-        return [Part(a, e, float(r), active=self.active) for a, e, r in zip(arrays, exponents, self.reach, strict=True)]
+        return [
+            Part(a, e, float(r), active=self.active) for a, e, r in zip(arrays, exponents, self.reaches, strict=True)
+        ]
 
 
 Summand = Term | Image
@@ -340,32 +345,31 @@ def settle(terms: Sequence[Summand], slacks: Sequence[Slack], chosen: Mask | Non
     """
     n, leaves = terms[0].shape
     slacks = [s for s in slacks if s[0].any()]
-    used = [t for t in terms if not t.is_zero()]
+    used = [t for t in terms if t.reach > 0]
     widths: dict[int, int] = {}
     if any(widths.setdefault(b, w) != w for t in used or terms for b, w in t.blocks):
         raise Resource("blocks of symbols differ in width")
-    blocks = tuple(widths.items())
+    blocks, columns = tuple(widths.items()), sum(widths.values())
     order = None if chosen is None else np.cumsum(chosen, axis=0) - 1
     width = 0 if order is None else int(order[-1].max()) + 1
     check_memory(n, leaves, (*blocks, (block, width)))
-    columns = sum(w for _, w in blocks)
     for step in (max(1, leaves // 8), 1):
         unit = choose_unit(used, slacks, step)
-        body = np.zeros((n, leaves, columns + width))
+        body = np.zeros((n, columns + width, leaves))
         try:
-            size, rem = place(body[:, :, :columns], blocks, used, unit)
+            rem = place(body, blocks, used, unit)
         except OutOfRange:  # leaves that the proposal did not look at are larger
             continue
         for radius, exponent in slacks:
             rem += np.ceil(radius * power(exponent - unit))
-        size += rem
+        size = absolute_sum(body[:, :columns]) + rem
         if largest(size) < 2.0**FORM_BITS:
             break
     else:
         raise Resource("a sum leaves the fixed-point range")
     if chosen is not None and order is not None and width:
         rows, at = np.nonzero(chosen)
-        body[rows, at, columns + order[rows, at]] = rem[rows, at]
+        body[rows, columns + order[rows, at], at] = rem[rows, at]
         rem[chosen] = 0.0
         blocks = (*blocks, (block, width))
     form = Form(unit, blocks, body, rem)
@@ -385,48 +389,52 @@ def choose_unit(terms: Sequence[Summand], slacks: Sequence[Slack], step: int) ->
     return top + int(np.ceil(np.log2(float(np.max(total))))) - (FORM_BITS - 1) + (step > 1)
 
 
-def place(body: Array, blocks: Blocks, terms: Sequence[Summand], unit: int) -> tuple[Array, Array]:
+def place(body: Array, blocks: Blocks, terms: Sequence[Summand], unit: int) -> Array:
     """Write the sum of the terms into `body` (zeros before), rounded to units of 2^unit.
 
-    Returns the sums of |entries| and bounds of the rounding errors, both (n, L).
+    Returns bounds of the rounding errors, (n, L).
+
+    Raises:
+        Resource: a partial sum could reach 2^52.
     """
     starts = dict(zip((b for b, _ in blocks), np.cumsum([0, *(w for _, w in blocks)]).tolist(), strict=False))
-    size, halves = np.empty(body.shape[:2]), np.zeros(body.shape[:2])
-    together = max(1, TILE_BYTES // (8 * body.shape[0] * max(body.shape[2], 1)))
-    for first in range(0, body.shape[1], together):
-        leaves = slice(first, first + together)
-        target, reach, written = body[:, leaves], 0.0, 0
-        for t in terms:
-            columns = runs(t.blocks, starts)
-            for part in t.parts(leaves):
-                scale = power(part.exponent - unit)
-                reach += (part.reach if part.reach * scale < LARGEST // 16 else part.largest()) * scale
-                if not reach < LARGEST:
-                    raise OutOfRange("a summand leaves the fixed-point range")
-                halves[:, leaves] += add_part(target, part, scale, columns, written)
-                written = max(written, columns[-1][1] + columns[-1][2])
-        size[:, leaves] = absolute_sum(target)
-    return size, np.ceil(halves * 0.5)
+    halves = np.zeros((len(body), body.shape[2]))
+    together = max(1, TILE_BYTES // (8 * halves.size))
+    written, total = 0, 0.0
+    for t in terms:
+        reached: dict[int, float] = {}
+        for begin, start, width in runs(t.blocks, starts):
+            for first in range(0, width, together):
+                count = min(together, width - first)
+                goal = body[:, start + first : start + first + count]
+                for i, part in enumerate(t.parts(slice(begin + first, begin + first + count))):
+                    scale = power(part.exponent - unit)
+                    reach = part.reach if part.reach * scale < LARGEST // 16 else part.largest()
+                    reached[i] = max(reached.get(i, 0.0), reach * scale)
+                    halves += add_part(goal, part, scale, start + first >= written and i == 0)
+            written = max(written, start + width)
+        total += sum(reached.values())
+    if not total < LARGEST:
+        raise OutOfRange("a summand leaves the fixed-point range")
+    return np.ceil(halves * 0.5)
 
 
-def add_part(target: Array, part: Part, scale: float, columns: list[tuple[int, int, int]], written: int) -> Any:
-    """Add a part, scaled and rounded to integers, to the columns of `target`; those from `written` on hold zeros.
+def add_part(goal: Array, part: Part, scale: float, empty: bool) -> Any:
+    """Add a part, scaled and rounded to integers, to `goal`, which holds zeros if `empty`.
 
     Returns how many columns per (value, leaf) rounding may have changed, by at most 1/2 each.
     """
-    factor = np.float64(scale) if part.factor is None else (part.factor * scale)[:, :, None]
+    factor = np.float64(scale) if part.factor is None else (part.factor * scale)[:, None]
+    scaled = np.multiply(part.body, factor, out=goal if empty else None)
     changed: Any = 0
-    for begin, start, width in columns:
-        source, goal = part.body[:, :, begin : begin + width], target[:, :, start : start + width]
-        scaled = np.multiply(source, factor, out=goal if start >= written else None)
-        if scale < 1.0:
-            if part.body.shape[2] == 1:
-                changed = (scaled != np.rint(scaled))[:, :, 0]
-            else:
-                changed = changed + (width if part.active is None else width * part.active)
-            np.rint(scaled, out=scaled)
-        if start < written:
-            goal += scaled
+    if scale < 1.0:
+        width = part.body.shape[1]
+        changed = width if part.active is None else width * part.active
+        if width == 1:
+            changed = (scaled != np.rint(scaled))[:, 0]
+        np.rint(scaled, out=scaled)
+    if not empty:
+        goal += scaled
     return changed
 
 
@@ -506,7 +514,7 @@ def apply_map(linear: LinearMap, matrix: Array, values: Array) -> Array:
 def _remainders(linear: LinearMap, form: Form, active: Mask) -> list[Slack]:
     """``sum |w| rem``, what the limbs of the weights miss, and the rounding of lo lo."""
     unit = linear.exponent + form.exponent
-    columns = np.full((1, form.rem.shape[1]), np.ceil(form.body.shape[2] * 0.5))
+    columns = np.full((1, form.rem.shape[1]), np.ceil(form.body.shape[1] * 0.5))
     found: list[Slack] = [(active * columns, unit + LIMB)]
     values, shift = coarse(form.rem, LIMB)
     if largest(values):

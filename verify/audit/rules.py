@@ -175,7 +175,7 @@ def _joined(forms: list[Form | None]) -> Form | None:
     slacks, start = [], 0
     for f in known:
         part = slice(start, start + len(f.rem))
-        body, rem = np.zeros((count, leaves, f.body.shape[2])), np.zeros((count, leaves))
+        body, rem = np.zeros((count, f.body.shape[1], leaves)), np.zeros((count, leaves))
         body[part], rem[part] = f.body, f.rem
         terms.append(Term(Form(f.exponent, f.blocks, body, rem)))
         slacks.append((rem, f.exponent))
@@ -354,7 +354,7 @@ def _over(p: Values, q: Values, taps: Index, compact_taps: Index, i: int) -> Val
         form = difference(a, b)
         present = (t[:, i] >= 0) if i < t.shape[1] else np.zeros(len(t), dtype=bool)
         mask = np.where(present, 1.0, 0.0)[:, None]
-        forms.append(Form(form.exponent, form.blocks, form.body * mask[:, :, None], form.rem * mask))
+        forms.append(Form(form.exponent, form.blocks, form.body * mask[:, None], form.rem * mask))
     return Values(*forms)  # type: ignore[arg-type]
 
 

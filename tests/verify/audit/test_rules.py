@@ -60,7 +60,7 @@ def gap(form: Form, values: list[Fraction], inputs: list[Fraction], leaf: int, e
     centre = [Fraction(0)] * len(values)
     free = [Fraction(int(r)) for r in form.rem[:, leaf].tolist()]
     for block, width in form.blocks:
-        part = form.body[:, leaf, column : column + width].tolist()
+        part = form.body[:, column : column + width, leaf].tolist()
         column += width
         for i, row in enumerate(part):
             if block == 0:
@@ -98,14 +98,14 @@ def check_containment(attacks: ModuleType, kind: str, seed: int, symbols: int) -
     box = tuple((v, v + 2 * radius) for v in low)
     other = tuple((v + radius / 2, v + radius) for v in low)
     x = InputGrid(box).form([box, other])
-    zero = Form(0, CENTRE, np.zeros((count, 2, 1)), np.zeros((count, 2)))
+    zero = Form(0, CENTRE, np.zeros((count, 1, 2)), np.zeros((count, 2)))
     values = run(stages, rules.Values(x, x, zero), symbols)
     kept = [np.arange(count), *(s.kept for s in stages)]
     for leaf, (start, end) in ((0, (Fraction(0), 2 * radius)), (1, (radius / 2, radius))):
         share = [Fraction(int(v), 8) for v in rng.integers(0, 9, count)]
         inside = [v + start + s * (end - start) for v, s in zip(low, share, strict=True)]
         unit = Fraction(2) ** x.exponent
-        centre, reach = x.body[:, leaf, 0].tolist(), x.body[range(count), leaf, range(1, count + 1)].tolist()
+        centre, reach = x.body[:, 0, leaf].tolist(), x.body[range(count), range(1, count + 1), leaf].tolist()
         xi = [(v / unit - int(c)) / int(r) for v, c, r in zip(inside, centre, reach, strict=True)]
         z, y = exact_values(a, inside), exact_values(b, inside)
         slack = Fraction(1, 2**44)  # batch norm and means: the program holds enclosures of their factors

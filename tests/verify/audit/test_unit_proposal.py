@@ -9,5 +9,5 @@ def test_larger_leaves_than_the_proposal_saw_are_settled() -> None:
     values = np.ones((1, 16))
     values[0, 1] = 2.0**30
     form = settle([constant(values, 0)], [])
-    error = np.abs(form.body[:, :, 0] * 2.0**form.exponent - values)
+    error = np.abs(form.body[:, 0] * 2.0**form.exponent - values)
     assert (error <= form.rem * 2.0**form.exponent).all()
