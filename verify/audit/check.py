@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 from itertools import islice
-from math import ceil, floor, prod
+from math import floor, prod
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +278,11 @@ class _Prover:
         return kept is not None and np.array_equal(kept, outputs)
 
 
+def scaled_floor(value: Fraction, exponent: int) -> int:
+    """The largest integer not above value / 2^exponent."""
+    return (value.numerator << max(-exponent, 0)) // (value.denominator << max(exponent, 0))
+
+
 def position(program: Program) -> int:
     """The output's place in the list of values."""
     return [program.input, *(step.name for step in program.steps)].index(program.output)
@@ -295,9 +300,9 @@ class InputGrid:
     def interval(self, pair: tuple[Fraction, Fraction]) -> tuple[int, int]:
         """Centre and radius, in units, of an interval that contains the given one."""
         if id(pair) not in self.known:
-            unit = Fraction(2) ** self.exponent
-            centre = round((pair[0] + pair[1]) / (2 * unit))
-            self.known[id(pair)] = pair, centre, ceil(max(pair[1] / unit - centre, centre - pair[0] / unit))
+            low, high = scaled_floor(pair[0], self.exponent), -scaled_floor(-pair[1], self.exponent)
+            centre = (low + high) // 2
+            self.known[id(pair)] = pair, centre, max(high - centre, centre - low)
         return self.known[id(pair)][1:]
 
     def form(self, boxes: Sequence[Box]) -> Form:

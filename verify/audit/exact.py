@@ -353,7 +353,7 @@ def settle(terms: Sequence[Summand], slacks: Sequence[Slack], chosen: Mask | Non
     order = None if chosen is None else np.cumsum(chosen, axis=0) - 1
     width = 0 if order is None else int(order[-1].max()) + 1
     check_memory(n, leaves, (*blocks, (block, width)))
-    for step in (max(1, leaves // 8), 1):
+    for step in (max(1, leaves // 2), 1):
         unit = choose_unit(used, slacks, step)
         body = np.zeros((n, columns + width, leaves))
         try:
@@ -381,10 +381,11 @@ def choose_unit(terms: Sequence[Summand], slacks: Sequence[Slack], step: int) ->
     """Exponent of a unit in which the sums stay below 2^40, judged by every step-th leaf: a proposal."""
     sizes = [size for t in terms for size in t.sizes(step)]
     sizes += [(radius[:, ::step], exponent) for radius, exponent in slacks]
-    used = [(size, exponent) for size, exponent in sizes if size.any()]
+    tops = [largest(size) for size, _ in sizes]
+    used = [pair for pair, top in zip(sizes, tops, strict=True) if top]
     if not used:
-        return 0
-    top = max(bits(largest(size)) + exponent for size, exponent in used)
+        return min((exponent for _, exponent in sizes), default=0)  # zeros of the finest unit are not rounded
+    top = max(bits(top) + exponent for top, (_, exponent) in zip(tops, sizes, strict=True) if top)
     total = sum((size * power(exponent - top) for size, exponent in used), start=np.zeros(1))
     return top + int(np.ceil(np.log2(float(np.max(total))))) - (FORM_BITS - 1) + (step > 1)
 
@@ -464,12 +465,12 @@ def image(linear: LinearMap, form: Form, permutation: Index | None = None) -> tu
         Resource: some partial sum of a product could reach 2^52.
     """
     groups, positions, _ = linear.taps.shape
-    if not (linear.tops[2] and form.size.any()):
-        return [constant(np.zeros((groups * linear.rows * positions, form.rem.shape[1])), 0)], []
-    active = linear.active if permutation is None else linear.active[permutation]
     if linear.in_order:
         used = np.flatnonzero(form.size.any(axis=1))  # values that are 0 in every leaf add nothing
         linear, form = replace(linear.columns(used), taps=np.arange(len(used))[None, None]), form.take(used)
+    if not (linear.upper.any() and form.size.any()):
+        return [constant(np.zeros((groups * linear.rows * positions, form.rem.shape[1])), 0)], []
+    active = linear.active if permutation is None else linear.active[permutation]
     summands: list[Summand] = []
     slacks: list[Slack] = []
     for first in range(0, linear.taps.shape[2], LONGEST_ROW):

@@ -17,6 +17,7 @@ from verify.spec.box import Box
 from verify.spec.deviation import Verdict as SearchVerdict
 
 DIGITS = 4
+WORTHWHILE = Fraction(9, 10)  # a second audit is run for a bound that is smaller by this factor
 VACUOUS = Fraction(10**30)  # a claim that says nothing, to learn what the auditor can show
 
 
@@ -50,9 +51,9 @@ def issue_certificate(
     try:
         epsilon = result.epsilon if result.epsilon is not None else round_up(Fraction(result.upper))
         report = attempt(epsilon)
-        if report.verdict is Verdict.REJECT and result.epsilon is None:
-            shown = attempt(VACUOUS).bound
-            if shown is not None:
+        if report.verdict in (Verdict.ACCEPT, Verdict.REJECT) and result.epsilon is None:
+            shown = report.bound if report.verdict is Verdict.ACCEPT else attempt(VACUOUS).bound
+            if shown is not None and not (report.verdict is Verdict.ACCEPT and round_up(shown) > WORTHWHILE * epsilon):
                 epsilon = round_up(shown)
                 report = attempt(epsilon)
         if report.verdict is not Verdict.ACCEPT:
