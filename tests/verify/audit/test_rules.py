@@ -164,12 +164,12 @@ def test_the_plane_holds_on_the_region_and_is_touched(seed: int, scale: int) -> 
         if d_low > d_high:
             continue
         d = d_low + Fraction(int(rng.integers(0, 5)), 4) * (d_high - d_low)
-        rest = rules.ONE * (max(z, Fraction(0)) - max(z - d, Fraction(0))) - s_z * z - s_d * d
+        rest = int(rules.ONE) * (max(z, Fraction(0)) - max(z - d, Fraction(0))) - s_z * z - s_d * d
         assert bottom <= rest <= top
         values.append(rest)
     if scale <= 3:
         exhaustive = [
-            rules.ONE * (max(z, 0) - max(y, 0)) - s_z * z - s_d * (z - y)
+            int(rules.ONE) * (max(z, 0) - max(y, 0)) - s_z * z - s_d * (z - y)
             for z in range(lz, uz + 1) for y in range(ly, uy + 1) if dl <= z - y <= du
         ]  # fmt: skip
         assert (min(exhaustive), max(exhaustive)) == (bottom, top)  # all vertices are integers here
