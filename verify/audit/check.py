@@ -16,22 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from verify.audit.certificate import Certificate, Claim, NetworkClaim, read_certificate, walk
-from verify.audit.exact import (
-    CENTRE,
-    FORM_BITS,
-    LARGEST,
-    Array,
-    Form,
-    Index,
-    Mask,
-    Memory,
-    Refuted,
-    Resource,
-    check_memory,
-    power,
-    self_test,
-)  # fmt: skip
+from verify.audit.exact import FORM_BITS, LARGEST, Array, Index, Mask, Memory, Refuted, Resource, power, self_test
 from verify.audit.files import read_file, sha256
+from verify.audit.form import CENTRE, Form, check_memory
 from verify.audit.lift import Stage, stages_alone, stages_of_pair
 from verify.audit.onnx_file import read_onnx
 from verify.audit.program import Malformed, Program, Unsupported

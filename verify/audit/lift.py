@@ -16,7 +16,8 @@ from math import prod
 
 import numpy as np
 
-from verify.audit.exact import Array, Index, LinearMap, Refuted, linear_map
+from verify.audit.exact import Array, Index, Refuted
+from verify.audit.linear import LinearMap, linear_map
 from verify.audit.program import Program, Shape, Step
 
 

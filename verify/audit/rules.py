@@ -13,20 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verify.audit.exact import (
-    Array,
-    Form,
-    Index,
-    Mask,
-    Slack,
-    Summand,
-    Term,
-    constant,
-    image,
-    power,
-    settle,
-)  # fmt: skip
+from verify.audit.exact import Array, Index, Mask, Slack, power
+from verify.audit.form import Form, Summand, Term, constant, settle
 from verify.audit.lift import Affine, Stage
+from verify.audit.linear import image
 
 SLOPE_BITS = 10
 ONE = float(2**SLOPE_BITS)

@@ -14,7 +14,8 @@ import numpy as np
 from verify.audit import program as p
 from verify.audit.exact import Real
 from verify.audit.files import array, fields, read_json, text, whole
-from verify.audit.onnx_file import OPERATORS, Call, Constant, Value
+from verify.audit.onnx_operators import OPERATORS, Call, Value
+from verify.audit.onnx_tensor import Constant
 from verify.audit.program import Malformed, Program, Shape, Step, require, supported
 
 _TYPES = {"F16": ("float16", 2), "BF16": ("bfloat16", 2), "F32": ("float32", 4), "F64": ("float64", 8)}

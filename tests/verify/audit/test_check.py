@@ -15,7 +15,23 @@ import numpy as np
 import pytest
 
 import verify.audit.__main__ as command
-from verify.audit import Verdict, audit, check, exact, files, lift, onnx_file, program, protobuf, rules, structure_file
+from verify.audit import (
+    Verdict,
+    audit,
+    check,
+    exact,
+    files,
+    form,
+    lift,
+    linear,
+    onnx_file,
+    onnx_operators,
+    onnx_tensor,
+    program,
+    protobuf,
+    rules,
+    structure_file,
+)
 from verify.audit import certificate as certificate_module
 from verify.audit.certificate import walk
 from verify.audit.program import Malformed
@@ -25,7 +41,10 @@ from verify.spec.box import Box
 from verify.spec.deviation import Leaf, Split
 
 ROOT = Path(__file__).parents[3]
-MODULES = (certificate_module, check, exact, files, lift, onnx_file, program, protobuf, rules, structure_file)
+MODULES = (
+    certificate_module, check, exact, files, form, lift, linear, onnx_file, onnx_operators, onnx_tensor,
+    program, protobuf, rules, structure_file,
+)  # fmt: skip
 
 
 def rewritten(attacks: ModuleType, base: Any, name: str, change: Callable[[dict[str, Any]], None]) -> Path:
@@ -242,9 +261,9 @@ def test_little_memory_means_fewer_leaves_at_once_and_then_no_verdict(
     bases: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = bases[2]
-    monkeypatch.setattr(exact, "FORM_BYTES", 60_000)
+    monkeypatch.setattr(form, "FORM_BYTES", 60_000)
     assert base.judge(base.certificate).verdict is Verdict.ACCEPT
-    monkeypatch.setattr(exact, "FORM_BYTES", 6_000)
+    monkeypatch.setattr(form, "FORM_BYTES", 6_000)
     assert base.judge(base.certificate).verdict is Verdict.RESOURCE
 
 

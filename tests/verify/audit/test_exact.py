@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verify.audit import exact
-from verify.audit.exact import Form, LinearMap, Memory, Real, Resource, Term, constant, image, linear_map, settle
+from verify.audit.exact import Memory, Real, Resource
+from verify.audit.form import CENTRE, Form, Term, absolute_sum, check_memory, constant, settle
+from verify.audit.linear import LinearMap, image, linear_map
 from verify.audit.program import Malformed, enclosing, fractions, from_bits, integers, normal, root_bounds
 
 FEW = settings(deadline=None, max_examples=40)
@@ -117,7 +119,7 @@ def test_sums_of_forms_in_other_units_and_blocks(seed: int, apart: int) -> None:
     ]
     assert encloses(plain, symbols, values)
     assert (promoted.rem[chosen] == 0).all()
-    assert np.array_equal(promoted.size, exact.absolute_sum(promoted.body) + promoted.rem)
+    assert np.array_equal(promoted.size, absolute_sum(promoted.body) + promoted.rem)
     assert np.array_equal(promoted.size, plain.size)
 
 
@@ -192,14 +194,14 @@ def test_out_of_range_is_never_computed() -> None:
         settle([huge, Term(Form(0, ((0, 2),), np.ones((1, 2, 1)), np.ones((1, 1))))], [])
     two = np.arange(2)[None, None, :]
     good = linear_map(np.full((1, 1, 2), 2.0**40), np.zeros((1, 1, 2)), 0, two, 2)
-    form = Form(0, exact.CENTRE, np.full((2, 1, 1), 2.0**38), np.ones((2, 1)))
+    form = Form(0, CENTRE, np.full((2, 1, 1), 2.0**38), np.ones((2, 1)))
     assert settle(*image(good, form)).body[0, 0, 0] > 0
     with pytest.raises(Resource, match="exceeds the exact range"):
         image(replace(good, tops=(2**33, 0, 2**20)), form)
     with pytest.raises(Resource, match="exceeds the exact range"):
         image(replace(good, tops=(2**20, 0, 2**31)), form)
     with pytest.raises(Memory):
-        exact.check_memory(2**20, 2**10, ((0, 1), (1, 100)))
+        check_memory(2**20, 2**10, ((0, 1), (1, 100)))
 
 
 def test_long_rows_are_cut() -> None:
@@ -208,7 +210,7 @@ def test_long_rows_are_cut() -> None:
     numbers = rng.normal(size=length)
     real = from_bits(numbers.tobytes(), "float64").reshape(1, 1, length)
     body = rng.integers(-(2**36), 2**36, (length, 1, 1)).astype(np.float64)
-    form = Form(-36, exact.CENTRE, body, np.ones((length, 1)))
+    form = Form(-36, CENTRE, body, np.ones((length, 1)))
     result = settle(*image(prepared(real, np.arange(length)[None, None, :], length), form))
     exact_value = sum(Fraction(w) * int(x) for w, x in zip(numbers.tolist(), body[:, 0, 0].tolist(), strict=True))
     assert encloses(result, {0: [Fraction(1)]}, [[exact_value * Fraction(2) ** -36]])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from verify.audit import rules
 from verify.audit.check import InputGrid
-from verify.audit.exact import CENTRE, Form, Refuted
+from verify.audit.exact import Refuted
+from verify.audit.form import CENTRE, Form
 from verify.audit.lift import Correspondence, Stage, kept_elements, stages_alone, stages_of_pair
 from verify.audit.onnx_file import read_onnx
 from verify.audit.program import Program, Step, fractions

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from verify.audit.exact import Form, Term, constant, image, linear_map, settle
+from verify.audit.form import Form, Term, constant, settle
+from verify.audit.linear import image, linear_map
 
 TWO = ((0, 1), (1, 1))  # the centre and one symbol
 
