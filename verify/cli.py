@@ -78,19 +78,24 @@ def _run_deviation(options: argparse.Namespace) -> int:
 def _add_audit(commands: Any) -> None:
     command = commands.add_parser(
         "audit", help="check a certificate without trusting the prover",
-        description="Re-proves every step of a certificate in exact arithmetic (same as python -m verify.audit).",
+        description="Re-proves every step of a deviation certificate in exact arithmetic (same as python -m "
+        "verify.audit); counts again what a statistical certificate states.",
     )  # fmt: skip
     command.add_argument("certificate", type=Path, metavar="CERTIFICATE")
     command.add_argument("--original", type=Path, required=True)
     command.add_argument("--compact", type=Path, required=True)
+    command.add_argument("--data", type=Path, help="for a statistical certificate: the .npy or .npz it was made from")
+    command.add_argument("--key", help="array name in an .npz file")
+    command.add_argument(
+        "--calibration-rows", type=Path, metavar="ROWS.json", help="for a statistical certificate: as it was made"
+    )
     command.set_defaults(run=_run_audit)
 
 
 def _run_audit(options: argparse.Namespace) -> int:
-    from verify.audit.__main__ import main as audit_main
+    from verify.audit_command import run_audit
 
-    paths = [str(options.certificate), "--original", str(options.original), "--compact", str(options.compact)]
-    return int(audit_main(paths))
+    return run_audit(options)
 
 
 def _add_statistical(commands: Any) -> None:

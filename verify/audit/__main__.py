@@ -73,8 +73,8 @@ def upward(bound: Fraction) -> str:
     if bound == 0:
         return "0"
     exponent = len(str(floor(bound))) - 1 if bound >= 1 else -len(str(floor(1 / bound)))
-    digits = ceil(bound / Fraction(10) ** (exponent - 5))
-    return f"{digits}e{exponent - 5}"
+    digits = str(ceil(bound / Fraction(10) ** (exponent - 5)))
+    return f"{digits[:-5]}.{digits[-5:]}e{exponent}"
 
 
 def own_sources() -> tuple[int, str]:

@@ -154,7 +154,7 @@ def claim_words(claim: Claim, original: str, compact: str) -> str:
     return (
         f"For every input in {boxes} of the claim ({claim.inputs} coordinates), each of the {claim.outputs} outputs of "
         f"the compact network {compact} differs from that of the original network {original} by at most "
-        f" {claim.epsilon_text}, in real arithmetic."
+        f"{claim.epsilon_text}, in real arithmetic."
     )
 
 

@@ -13,9 +13,9 @@ from typing import Protocol
 
 from verify.audit.check import network_files, read_network
 from verify.audit.exact import Resource
-from verify.audit.files import read_file, sha256
+from verify.audit.files import MAX_DIGITS, read_file, sha256
 from verify.audit.program import Malformed, Program, Unsupported
-from verify.certificate.record import Correspondence, DeviationRecord, NetworkIdentity, encode, sealed
+from verify.certificate.record import Correspondence, DeviationRecord, NetworkIdentity, encode, sealed, show
 from verify.errors import CertificateError, ModelError
 from verify.spec.box import Box
 from verify.spec.deviation import Tree
@@ -68,6 +68,8 @@ def emit_certificate(
     """
     if len(boxes) != len(trees) or not boxes:
         raise CertificateError(f"{len(trees)} trees of splits for {len(boxes)} boxes; expected one per box")
+    if len(show(epsilon)) > MAX_DIGITS:
+        raise CertificateError(f"epsilon has {len(show(epsilon))} characters as a number; the limit is {MAX_DIGITS}")
     first, identity = _identify(original, original_weights)
     second, other = _identify(compact, compact_weights)
     record = DeviationRecord(

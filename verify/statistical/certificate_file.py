@@ -77,6 +77,8 @@ def recount(
         CertificateError: the networks or the inputs are others than the certificate's.
         DataError: an input was used for calibration.
     """
+    if len(inputs) != certificate.samples:
+        raise CertificateError(f"the certificate is about other data: {certificate.samples} inputs, got {len(inputs)}")
     again = certify_questions(
         original, compact, inputs, [claim.question for claim in certificate.claims],
         calibration_rows=calibration_rows, confidence=certificate.confidence, margin=certificate.margin,

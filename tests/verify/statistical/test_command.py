@@ -69,3 +69,58 @@ def test_a_sample_that_shows_nothing_is_unknown(folder: Path) -> None:
     """The only sample exceeds epsilon and ties its arg max: both rates stay at their trivial bound of 1."""
     np.save(folder / "far.npy", np.full((1, 2), 50.0))
     assert run(folder, "--epsilon", "0.001", "--confidence", "0.999999", data="far.npy") == 2
+
+
+def audit(folder: Path, *arguments: str, compact: str = "g.onnx") -> int:
+    networks = ["--original", str(folder / "f.onnx"), "--compact", str(folder / compact)]
+    return main(["audit", str(folder / "c.json"), *networks, *arguments])
+
+
+def test_a_certificate_is_recounted_on_its_own_inputs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, "--certificate", str(folder / "c.json")) == 0
+    data = ("--data", str(folder / "x.npy"))
+    assert audit(folder, *data) == 0
+    assert "ACCEPT" in capsys.readouterr().out
+    assert audit(folder) == 3
+    assert "--data" in capsys.readouterr().err
+    assert audit(folder, "--data", str(folder / "x.npz"), "--key", "b") == 1
+    assert "other data" in capsys.readouterr().out
+    np.save(folder / "turned.npy", np.load(folder / "x.npy")[::-1])
+    assert audit(folder, "--data", str(folder / "turned.npy")) == 1
+    assert "another data" in capsys.readouterr().out
+    assert audit(folder, *data, compact="f.onnx") == 1
+    assert "another compact" in capsys.readouterr().out
+
+
+def test_a_stronger_claim_than_the_recount_is_rejected(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder / "c.json"
+    assert run(folder, "--epsilon", "0.005", "--certificate", str(path)) == 0
+    record = json.loads(path.read_text())
+    assert record["claims"][1]["count"] != 0
+    honest = dict(record["claims"][1])
+    assert run(folder, "--epsilon", "0.02", "--certificate", str(path), "--force") == 0
+    record["claims"][1] = {**json.loads(path.read_text())["claims"][1], "parameter": honest["parameter"]}
+    path.write_text(json.dumps(record))
+    capsys.readouterr()
+    assert audit(folder, "--data", str(folder / "x.npy")) == 1
+    assert "weaker claims" in capsys.readouterr().out
+
+
+def test_the_calibration_inputs_of_a_certificate_are_asked_for(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = folder / "other.json"
+    rows.write_text(json.dumps({"version": 1, "rows": row_hashes(np.full((3, 2), 7.0))[:1]}))
+    made = ("--calibration-rows", str(rows))
+    assert run(folder, *made, "--certificate", str(folder / "c.json")) == 0
+    data = ("--data", str(folder / "x.npy"))
+    assert audit(folder, *data) == 3
+    assert "--calibration-rows" in capsys.readouterr().err
+    assert audit(folder, *data, *made) == 0
+
+
+def test_a_proof_takes_no_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "c.json").write_text("{}")
+    assert audit(folder, "--data", str(folder / "x.npy")) == 3
+    assert "no statistical certificate" in capsys.readouterr().err
+    assert audit(folder) == 3
