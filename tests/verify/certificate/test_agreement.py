@@ -1,0 +1,73 @@
+"""The auditor's own bound stays close to the prover's: a certificate that is accepted must not be a loose one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from verify.certificate.issue import issue_certificate
+from verify.formal.deviation import verify_deviation
+from verify.network.graph import Network, build
+from verify.network.write_onnx import write_onnx
+from verify.spec.box import Box
+
+WIDTHS = (3, 8, 8, 8, 2)
+BOX = Box.from_floats([-1.0] * 3, [1.0] * 3)
+
+
+def perceptron(weights: list[np.ndarray], biases: list[np.ndarray]) -> Network:
+    nodes, parameters, last = [], {}, "x"
+    for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
+        parameters |= {f"w{i}": w.astype(np.float32), f"b{i}": b.astype(np.float32)}
+        nodes.append((f"h{i}", "linear", (last,), {"weight": f"w{i}", "bias": f"b{i}"}, {}))
+        last = f"h{i}"
+        if i < len(weights) - 1:
+            nodes.append((f"r{i}", "relu", (last,), {}, {}))
+            last = f"r{i}"
+    return build("x", (WIDTHS[0],), nodes, last, parameters)
+
+
+def pair_with_dead_neurons(seed: int, change: float) -> tuple[Network, Network, dict[str, object]]:
+    """A perceptron whose last two neurons of each hidden layer never fire on the box, and the one without them."""
+    rng = np.random.default_rng(seed)
+    weights = [rng.normal(size=(m, n)) / np.sqrt(n) for n, m in zip(WIDTHS[:-1], WIDTHS[1:], strict=True)]
+    biases = [rng.normal(size=m) / 4 for m in WIDTHS[1:]]
+    for b in biases[:-1]:
+        b[-2:] = -1000.0
+    small_weights = [w[: len(w) - 2 * (i < 3), : w.shape[1] - 2 * (i > 0)] for i, w in enumerate(weights)]
+    small_weights[1] = small_weights[1] * (1 + change)
+    small_biases = [b[: len(b) - 2 * (i < 3)] for i, b in enumerate(biases)]
+    kept = {name: {"axis": 0, "kept": list(range(6))} for i in range(3) for name in (f"h{i}", f"r{i}")}
+    return perceptron(weights, biases), perceptron(small_weights, small_biases), {"version": 1, "values": kept}
+
+
+def certified(folder: Path, seed: int, change: float) -> tuple[float, float]:
+    """The prover's bound and the auditor's."""
+    original, compact, channels = pair_with_dead_neurons(seed, change)
+    paths = folder / "original.onnx", folder / "compact.onnx"
+    for network, path in zip((original, compact), paths, strict=True):
+        write_onnx(network, path)
+    found = verify_deviation(original, compact, [BOX], channels=channels, timeout=10, ratio=1.5, floor=1e-3)
+    issued = issue_certificate(folder / "c.json", found, boxes=[BOX], original=paths[0], compact=paths[1])
+    assert isinstance(issued, tuple), issued
+    bound = issued[1].bound
+    assert bound is not None
+    return found.upper, float(bound)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_neurons_that_never_fire_cost_exactly_nothing(seed: int, tmp_path: Path) -> None:
+    upper, audited = certified(tmp_path, seed, change=0.0)
+    assert upper < 1e-12
+    assert audited == 0.0
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 2**32 - 1), change=st.sampled_from([1e-6, 1e-3, 0.05]))
+def test_the_auditor_shows_almost_what_the_prover_found(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, change: float
+) -> None:
+    upper, audited = certified(tmp_path_factory.mktemp("pair"), seed, change)
+    assert audited <= 1.25 * upper + 1e-9
