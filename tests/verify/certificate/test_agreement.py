@@ -1,5 +1,6 @@
 """The auditor's own bound stays close to the prover's: a certificate that is accepted must not be a loose one."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def perceptron(weights: list[np.ndarray], biases: list[np.ndarray]) -> Network:
 def pair_with_dead_neurons(seed: int, change: float) -> tuple[Network, Network, dict[str, object]]:
     """A perceptron whose last two neurons of each hidden layer never fire on the box, and the one without them."""
     rng = np.random.default_rng(seed)
-    weights = [rng.normal(size=(m, n)) / np.sqrt(n) for n, m in zip(WIDTHS[:-1], WIDTHS[1:], strict=True)]
+    weights = [rng.normal(size=(m, n)) / np.sqrt(n) for n, m in pairwise(WIDTHS)]
     biases = [rng.normal(size=m) / 4 for m in WIDTHS[1:]]
     for b in biases[:-1]:
         b[-2:] = -1000.0
