@@ -1,11 +1,12 @@
 """Compressed ACAS Xu networks, certified on whole property regions and audited.
 
-    python scripts/reproduce_acasxu.py [--data FOLDER] [--keep 0.8] [--properties 3 4] [--networks 1_1 ...]
+    python scripts/reproduce_acasxu.py [--data FOLDER] [--keep 0.8] [--properties 3 4] [--networks 1_1] [--out FOLDER]
 
 For every network and property: neurons are removed (the same share in every layer, greedy elimination with least
 squares on 20,000 uniform samples of the region), then the deviation from the original is bounded for every
 input of the region on one thread, and the certificate is audited. A row reaches the goal when the
 certified bound is at most max(1.5 x the deviation found by attack, 0.001) within the time limit and accepted.
+With --out, networks and certificates stay in FOLDER/NETWORK_PROPERTY, to be audited by hand.
 """
 
 import argparse
@@ -42,6 +43,7 @@ class Job:
     keep: float
     timeout: float
     seed: int
+    out: Path | None = None
 
     @property
     def name(self) -> str:
@@ -81,7 +83,8 @@ def measure(job: Job) -> Row:
     compression = compress(original, inputs, keep={"channels": job.keep}, recipe="greedy", generator=job.seed)
     compressed = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = compression.save(Path(temporary) / "out", original=job.network)
+        place = Path(temporary) / "out" if job.out is None else job.out / job.name.replace(" ", "_")
+        folder = compression.save(place, original=job.network, force=True)
         paths = {"original": folder / "original.onnx", "compact": folder / "compact.onnx"}
         prove_started = time.perf_counter()
         found = verify_deviation(
@@ -89,7 +92,7 @@ def measure(job: Job) -> Row:
             timeout=job.timeout, ratio=FACTOR * 0.98, floor=FLOOR * 0.98, generator=np.random.default_rng(job.seed),
         )  # fmt: skip
         proved = time.perf_counter()
-        issued = issue_certificate(Path(temporary) / "certificate.json", found, boxes=[box], **paths)
+        issued = issue_certificate(folder / "certificate.json", found, boxes=[box], **paths)
         audited = time.perf_counter()
     values = evaluate(original, _inputs(original, box, np.random.default_rng([job.seed, 1])))
     report = issued if issued is None or isinstance(issued, AuditReport) else issued[1]
@@ -146,6 +149,7 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="keep networks and certificates here")
     options = parser.parse_args()
     networks = sorted(options.data.glob("ACASXU_run2a_*.onnx"))
     if options.networks:
@@ -153,7 +157,7 @@ def main() -> None:
     if not networks:
         parser.error(f"no ACAS Xu network found in {options.data}; give the folder with --data")
     jobs = [
-        Job(path, options.data / f"prop_{number}.vnnlib", options.keep, options.timeout, options.seed)
+        Job(path, options.data / f"prop_{number}.vnnlib", options.keep, options.timeout, options.seed, options.out)
         for number in options.properties
         for path in networks
     ]
