@@ -9,6 +9,8 @@
     layers.json            per group: promised before, measured after
     calibration_rows.json  SHA-256 of every calibration input, so that later evidence can prove it used others
     summary.json           settings, versions, costs, seconds, digests
+    certificate.json       where a deviation was proved on a domain and the auditor accepted it
+    search.json            where the size was searched: every size that was tried
 
 Written to a temporary sibling, flushed to disk, renamed. An interrupted run leaves no directory of that name.
 """
@@ -17,6 +19,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,7 +62,14 @@ def check_folder(folder: Path, *, force: bool) -> None:
         )
 
 
-def write_artifacts(result: Compression, folder: Path, *, original: Path | None = None, force: bool = False) -> Path:
+def write_artifacts(
+    result: Compression,
+    folder: Path,
+    *,
+    original: Path | None = None,
+    force: bool = False,
+    complete: Callable[[Path], object] | None = None,
+) -> Path:
     """Write the directory in one step; returns it.
 
     Args:
@@ -67,6 +77,7 @@ def write_artifacts(result: Compression, folder: Path, *, original: Path | None 
         folder: the directory to create.
         original: the ONNX file the network came from, copied byte by byte.
         force: replace an earlier output.
+        complete: called with the temporary directory when all files are there, to add to them.
 
     Raises:
         OutputError: as `check_folder`, or the disk refuses.
@@ -77,6 +88,8 @@ def write_artifacts(result: Compression, folder: Path, *, original: Path | None 
         partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.partial-"))
         try:
             _fill(result, partial, original)
+            if complete is not None:
+                complete(partial)
             os.chmod(partial, 0o777 & ~_umask())
             _flush(partial)
             _install(partial, folder)

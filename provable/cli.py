@@ -1,19 +1,22 @@
 """The command ``provable``.
 
     provable compress MODEL --calibration X.npy --keep flops=0.5 --recipe greedy --seed 0 --out DIR
+    provable compress MODEL --calibration X.npy --until deviation=0.01 --domain D.vnnlib --out DIR
+    provable exact MODEL --domain D.vnnlib --out DIR
 
-Exit codes: 0 done, 3 bad input (one line on stderr says what was wrong), 130 interrupted. DIR appears only when it is
-complete.
+Exit codes: 0 done, 2 done or not but without the certificate that was asked for, 3 bad input (one line on stderr says
+what was wrong), 130 interrupted. DIR appears only when it is complete.
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-BAD_INPUT, INTERRUPTED = 3, 130
+UNKNOWN, BAD_INPUT, INTERRUPTED = 2, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from verify.errors import InputError as VerifyInputError
 
     try:
-        return _compress(options)
+        return int(options.run(options))
     except (InputError, VerifyInputError) as error:
         print(f"provable: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -54,7 +57,16 @@ def _parser() -> argparse.ArgumentParser:
         help=".npy or .npz: (samples, *input shape), the network's input format",
     )
     put("--key", help="array of a .npz file with several")
-    put("--keep", type=_keep, required=True, metavar="KIND=FRACTION", help="flops=, params= or channels= fraction KEPT")
+    size = add.add_mutually_exclusive_group(required=True)
+    size.add_argument("--keep", type=_pair, metavar="KIND=FRACTION", help="flops=, params= or channels= fraction KEPT")
+    size.add_argument(
+        "--until",
+        type=_until,
+        metavar="deviation=E",
+        help="the smallest network with this deviation proved on --domain",
+    )
+    put("--domain", type=Path, help="VNN-LIB file with the inputs that --until speaks about")
+    put("--timeout", type=float, default=30.0, metavar="S", help="seconds for each proof of --until (30)")
     put("--recipe", default="greedy", help="greedy (default), volume, pfp, pfp-sampled")
     put("--compensation", default="least_squares", help="least_squares (default), two_sided, refine, none")
     put("--scope", default="inner", help="inner (default): ordinary hidden layers; all: residual streams, too")
@@ -62,10 +74,35 @@ def _parser() -> argparse.ArgumentParser:
     put("--seed", type=int, default=0, help="for recipes that draw (default 0)")
     put("--out", type=Path, required=True, help="directory to create")
     put("--force", action="store_true", help="replace an earlier output directory")
+    add.set_defaults(run=_compress)
+    _add_exact(commands)
     return parser
 
 
-def _keep(text: str) -> tuple[str, float]:
+def _add_exact(commands: Any) -> None:
+    add = commands.add_parser("exact", help="remove what changes nothing on a domain, and prove it")
+    put = add.add_argument
+    put("model", type=Path, help="net.onnx, net.pt2 or structure.json")
+    put("--domain", type=Path, required=True, help="VNN-LIB file; its input boxes are the domain")
+    put("--keep-bits", action="store_true", help="only neurons that never fire: weights that stay keep their bits")
+    put("--timeout", type=float, default=60.0, metavar="S", help="seconds for the proof (60)")
+    put("--out", type=Path, required=True, help="directory to create")
+    put("--force", action="store_true", help="replace an earlier output directory")
+    add.set_defaults(run=_exact)
+
+
+def _until(text: str) -> Fraction:
+    kind, _, number = text.partition("=")
+    try:
+        found = Fraction(number)
+    except (ValueError, ZeroDivisionError):
+        found = Fraction(-1)
+    if kind != "deviation" or found < 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected deviation=E with a number E >= 0 such as deviation=0.01")
+    return found
+
+
+def _pair(text: str) -> tuple[str, float]:
     kind, _, number = text.partition("=")
     try:
         return kind, float(number)
@@ -82,6 +119,10 @@ def _compress(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     check_folder(options.out.absolute(), force=options.force)
     calibration = read_calibration(options.calibration, options.key)
+    if options.until is not None:
+        from provable.certified_command import run_until
+
+        return run_until(options, calibration)
     with ProgressBars() as bars:
         result = compress(
             _model(options.model, options.weights), calibration, keep=dict([options.keep]), recipe=options.recipe,
@@ -93,6 +134,14 @@ def _compress(options: argparse.Namespace) -> int:
     print(result.table(), end="")
     print(f"{options.out}: written in {time.perf_counter() - started:.1f} s")
     return 0
+
+
+def _exact(options: argparse.Namespace) -> int:
+    from provable.artifacts import check_folder
+    from provable.certified_command import run_exact
+
+    check_folder(options.out.absolute(), force=options.force)
+    return run_exact(options)
 
 
 def _model(source: str, weights: Path | None) -> Any:

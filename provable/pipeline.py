@@ -128,7 +128,7 @@ def _compress(
     surgery = shrink(compensated.network, compensated.kept)
     error = check_surgery(compensated.network, compensated.kept, surgery, inputs[:2].numpy())
     clock.lap("shrink and check")
-    state, notes = _state_dict(model, network, surgery)
+    state, notes = module_state(model, network, surgery)
     return Compression(
         original=network,
         compact=surgery.compact,
@@ -273,7 +273,7 @@ def _producers(groups: Sequence[ChannelGroup]) -> tuple[str, ...]:
     return tuple(name for group in groups for name in group.producers)
 
 
-def _state_dict(
+def module_state(
     model: nn.Module | Network, network: Network, surgery: Surgery
 ) -> tuple[dict[str, Tensor] | None, tuple[str, ...]]:
     if not isinstance(model, nn.Module):

@@ -1,6 +1,6 @@
 """What compression returns: the compact network, where its channels come from, and what is known about every layer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,8 @@ class GroupReport:
         sensitivity_images: images behind T.
         bound: what was promised before the choice; None for a group that stays whole.
         method: how the slots were chosen.
-        loss: exact calibration squared error at the consumers, relative to the variance of the streams they feed.
+        loss: exact calibration squared error at the consumers, relative to the variance of the streams they feed; None
+            where nothing was calibrated.
         held_out_loss: the same on calibration images that the fit did not see; None without compensation.
         ridge: largest relative ridge in use at the consumers; None without compensation.
         note: what the user should know.
@@ -41,7 +42,7 @@ class GroupReport:
     sensitivity_images: int
     bound: APrioriBound | None
     method: str
-    loss: float
+    loss: float | None
     held_out_loss: float | None
     ridge: float | None
     note: str
@@ -111,11 +112,18 @@ class Compression:
 
         return NetworkModule(self.compact)
 
-    def save(self, folder: Path | str, *, original: Path | None = None, force: bool = False) -> Path:
+    def save(
+        self,
+        folder: Path | str,
+        *,
+        original: Path | None = None,
+        force: bool = False,
+        complete: Callable[[Path], object] | None = None,
+    ) -> Path:
         """Write everything to `folder`, which appears only when it is complete (see provable.artifacts)."""
         from provable.artifacts import write_artifacts
 
-        return write_artifacts(self, Path(folder), original=original, force=force)
+        return write_artifacts(self, Path(folder), original=original, force=force, complete=complete)
 
     def table(self) -> str:
         """The per-layer table as plain text."""

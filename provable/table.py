@@ -8,16 +8,18 @@ from rich.table import Table
 from provable.records import Compression, GroupReport
 
 WIDTH = 118
+HEADINGS = ("group", "kept", "T", "bound", "trivial", "says", "loss", "held-out", "ridge")
 
 
 def layer_table(result: Compression) -> str:
     """One row per prunable group, then the totals and what the promises assume; plain text."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("group")
-    for heading in ("kept", "T", "bound", "trivial", "says", "loss", "held-out", "ridge"):
-        table.add_column(heading, justify="right")
-    for report in result.groups:
-        table.add_row(*_cells(report))
+    rows = [_cells(report) for report in result.groups]
+    filled = [i for i in range(len(HEADINGS)) if any(row[i] for row in rows)]
+    for i in filled:
+        table.add_column(HEADINGS[i], justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*(row[i] for i in filled))
     out = StringIO()
     console = Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False)
     console.print(table)
@@ -50,9 +52,12 @@ def _cells(report: GroupReport) -> list[str]:
 
 
 def _footnotes(result: Compression) -> list[str]:
-    notes = [
-        "loss, held-out: calibration squared error at the group's consumers over the variance of the streams they feed",
-    ]
+    notes = []
+    if any(report.loss is not None for report in result.groups):
+        notes.append(
+            "loss, held-out: calibration squared error at the group's consumers over the variance of the streams they "
+            "feed"
+        )
     images = sorted({report.sensitivity_images for report in result.groups} - {0})
     if images:
         notes.append(f"T: total sensitivity over {images[0]} images")

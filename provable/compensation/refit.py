@@ -66,7 +66,7 @@ def _shifted(network: Network, target: Target, change: Matrix) -> Network:
     """The network with the target moved by `change`."""
     node = network.node(target.consumer)
     if "bias" in node.parameters:
-        return _moved(network, node, "bias", change / _safe(target.gain))
+        return moved(network, node, "bias", change / _safe(target.gain))
     remaining, axis = _safe(target.gain), 0 if node.op == "conv" else len(node.shape) - 1
     for name in target.chain:
         step = network.node(name)
@@ -74,11 +74,11 @@ def _shifted(network: Network, target: Target, change: Matrix) -> Network:
         remaining = remaining / _safe(gain)
         role = {"batch_norm": "bias", "shift": "value"}.get(step.op)
         if role and network.parameters[step.parameters[role]].size == len(change):
-            return _moved(network, step, role, change / remaining)
-    return _with_new_bias(network, node, change / _safe(target.gain))
+            return moved(network, step, role, change / remaining)
+    return with_new_bias(network, node, change / _safe(target.gain))
 
 
-def _moved(network: Network, node: Node, role: str, change: Matrix) -> Network:
+def moved(network: Network, node: Node, role: str, change: Matrix) -> Network:
     """One parameter of one node changed; a parameter that other nodes read, too, is copied first."""
     key = node.parameters[role]
     value = network.parameters[key]
@@ -88,7 +88,8 @@ def _moved(network: Network, node: Node, role: str, change: Matrix) -> Network:
     return _with_parameter(network, node, role, f"{node.name}.{role}", value)
 
 
-def _with_new_bias(network: Network, node: Node, bias: Matrix) -> Network:
+def with_new_bias(network: Network, node: Node, bias: Matrix) -> Network:
+    """The network with a bias at a node that has none."""
     key = node.parameters["weight"]
     name = key[: -len("weight")] + "bias" if key.endswith("weight") else f"{node.name}.bias"
     return _with_parameter(network, node, "bias", name, bias.astype(network.parameters[key].dtype))
