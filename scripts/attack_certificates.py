@@ -419,7 +419,7 @@ def change_symbols(data: dict[str, Any], rng: np.random.Generator) -> None:
 
 def change_claim_kind(data: dict[str, Any], rng: np.random.Generator) -> None:
     key, value = _pick(
-        rng, [("norm", "l2"), ("norm", None), ("arithmetic", "float32"), ("arithmetic", ""), ("norm", [])]
+        rng, [("norm", "l2"), ("norm", None), ("arithmetic", "float16"), ("arithmetic", ""), ("norm", [])]
     )
     data["claim"][key] = value
 

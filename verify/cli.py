@@ -63,6 +63,10 @@ def _add_deviation(commands: Any) -> None:
     question.add_argument("--epsilon", help="decide whether the deviation is at most this decimal number")
     question.add_argument("--tightest", action="store_true", help="find the smallest provable bound (default)")
     command.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds for the search (60)")
+    command.add_argument(
+        "--arithmetic", choices=("real", "float32"), default="real",
+        help="float32: the certificate covers float32 executions, sums in any order (default: real numbers)",
+    )  # fmt: skip
     command.add_argument("--certificate", type=Path, metavar="OUT.json", help="write the proof here")
     command.add_argument("--force", action="store_true", help="replace an existing certificate file")
     command.add_argument("--seed", type=int, default=0, help="seed of the attack (0)")

@@ -35,6 +35,8 @@ def run_deviation(options: argparse.Namespace) -> int:
     from verify.formal.deviation import verify_deviation
 
     refuse_existing(options.certificate, options.force)
+    if options.arithmetic == "float32" and options.certificate is None:
+        raise SpecificationError("--arithmetic float32 needs --certificate: the auditor adds the rounding to the proof")
     if not options.timeout > 0:
         raise SpecificationError(f"--timeout {options.timeout} is not a positive number of seconds")
     original, compact = load_network(options.original), load_network(options.compact)
@@ -73,23 +75,27 @@ def _certify(options: argparse.Namespace, boxes: Sequence[Box], result: "Deviati
     from verify.certificate.issue import issue_certificate
 
     issued = issue_certificate(
-        options.certificate, result, original=options.original, compact=options.compact, boxes=boxes
-    )
+        options.certificate, result, original=options.original, compact=options.compact, boxes=boxes,
+        arithmetic=options.arithmetic,
+    )  # fmt: skip
     if issued is None or isinstance(issued, AuditReport):
         reason = "there is nothing to certify" if issued is None else issued.reason
         print(f"UNKNOWN: the prover found a bound, but the auditor did not accept its proof: {reason}")
         return UNKNOWN
     epsilon, report = issued
-    print(f"PROVED and audited: {_sentence(epsilon)}")
+    print(f"PROVED and audited: {_sentence(epsilon, options.arithmetic)}")
     print(f"Certificate: {options.certificate} ({report.leaves:,} sub-boxes re-proved exactly)")
     return PROVED
 
 
-def _sentence(epsilon: Fraction) -> str:
-    return (
-        f"for every input of the domain and every output, |original - compact| <= {decimal_up(epsilon)}, "
-        "in real arithmetic. Nothing is said about inputs outside the domain or about rounding on a device."
-    )
+def _sentence(epsilon: Fraction, arithmetic: str = "real") -> str:
+    claim = f"for every input of the domain and every output, |original - compact| <= {decimal_up(epsilon)}, "
+    if arithmetic == "float32":
+        return (
+            f"{claim}both executed in float32 with sums in any order, with or without fused multiply-add, on float32 "
+            "inputs. Nothing is said about inputs outside the domain, flush to zero, TF32, bfloat16 or Winograd."
+        )
+    return f"{claim}in real arithmetic. Nothing is said about inputs outside the domain or about rounding on a device."
 
 
 def _what_is_known(result: "DeviationResult") -> str:

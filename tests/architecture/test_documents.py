@@ -14,6 +14,8 @@ DOCUMENTS = sorted(
 )
 ABSOLUTE = re.compile(r"(?<![\w.:/~\-])/(?:home|work|root|tmp|Users|usr|opt|mnt|data|srv|var)/[\w.\-]+")
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)(?:#[^)\s]*)?\)")
+NOTE = re.compile(r"(?<![\w/.])(?:theory_notes/)?([a-z][a-z0-9_]*\.md)")
+CODE = re.compile(r"`((?:provable|verify|tests|scripts)/[\w/.]+\.py)`")
 
 every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=[str(p.relative_to(ROOT)) for p in DOCUMENTS])
 
@@ -26,6 +28,19 @@ def test_no_absolute_path(path: Path) -> None:
 @every_document
 def test_links_lead_somewhere(path: Path) -> None:
     missing = [link for link in LINK.findall(path.read_text(encoding="utf-8")) if not (path.parent / link).exists()]
+    assert not missing
+
+
+def test_every_note_that_the_code_names_exists() -> None:
+    sources = [p for top in ("provable", "verify", "scripts") for p in (ROOT / top).rglob("*.py")]
+    named = {(p.name, note) for p in sources for note in NOTE.findall(p.read_text(encoding="utf-8"))}
+    assert len(named) > 20
+    assert not [(source, note) for source, note in named if not (ROOT / "theory_notes" / note).exists()]
+
+
+def test_every_note_names_files_that_exist() -> None:
+    text = {p.name: CODE.findall(p.read_text(encoding="utf-8")) for p in (ROOT / "theory_notes").glob("*.md")}
+    missing = [(note, path) for note, paths in text.items() for path in paths if not (ROOT / path).exists()]
     assert not missing
 
 

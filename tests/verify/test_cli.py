@@ -61,6 +61,17 @@ def test_tightest_bound_is_proved_audited_and_written(folder: Path, capsys: pyte
     assert "REJECT" in capsys.readouterr().out
 
 
+def test_a_float32_claim_is_proved_by_the_auditor(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    certificate = folder / "f32.json"
+    assert _deviation(folder, "--arithmetic", "float32") == 3
+    assert "needs --certificate" in capsys.readouterr().err
+    assert _deviation(folder, "--arithmetic", "float32", "--certificate", str(certificate)) == 0
+    assert "executed in float32" in capsys.readouterr().out
+    paths = ["--original", str(folder / "original.onnx"), "--compact", str(folder / "compact.onnx")]
+    assert main(["audit", str(certificate), *paths]) == 0
+    assert "flush to zero" in capsys.readouterr().out
+
+
 def test_questions_have_exit_codes(folder: Path) -> None:
     assert _deviation(folder, "--epsilon", "0.1") == 0
     assert _deviation(folder, "--epsilon", "0.0000001") == 1

@@ -59,7 +59,7 @@ def describe(report: AuditReport) -> str:
         lines = [f"ACCEPT: {report.claim_words}"]
         lines.append(f"Proved exactly on {report.leaves} sub-boxes that cover the domain.")
         lines.append(f"Largest deviation bound found: {upward(report.bound or Fraction(0))}.")
-        lines.append("Not established: anything outside the domain, or the rounding of a floating-point execution.")
+        lines.append(f"Not established: {report.limits}.")
         lines += [f"  sha256 {digest}  {name}" for name, digest in report.hashes]
     else:
         lines.append("Nothing was established.")

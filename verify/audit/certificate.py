@@ -28,7 +28,10 @@ class NetworkClaim:
 
 @dataclass(frozen=True)
 class Claim:
-    """For every x in the boxes and every output: |original(x) - compact(x)| <= epsilon, in real arithmetic."""
+    """For every x in the boxes and every output: |original(x) - compact(x)| <= epsilon.
+
+    `float32`: for float32 inputs x and executions in float32; otherwise in real arithmetic.
+    """
 
     original: NetworkClaim
     compact: NetworkClaim
@@ -37,6 +40,7 @@ class Claim:
     boxes: tuple[tuple[tuple[Fraction, Fraction], ...], ...]
     epsilon: Fraction
     epsilon_text: str
+    float32: bool
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,16 @@ def read_certificate(data: bytes) -> Certificate:
 def _claim(value: Any) -> Claim:
     names = "original compact inputs outputs domain norm epsilon arithmetic"
     original, compact, inputs, outputs, domain, norm, epsilon, arithmetic = fields(value, names, "claim")
-    supported(norm == "max" and arithmetic == "real", f"norm {str(norm)[:40]!r}, arithmetic {str(arithmetic)[:40]!r}")
+    supported(norm == "max", f"norm {str(norm)[:40]!r}")
+    supported(arithmetic in ("real", "float32"), f"arithmetic {str(arithmetic)[:40]!r}")
     count = whole(inputs, "claim.inputs", 1, MAX_INPUTS)
     boxes = tuple(_box(b, count, f"claim.domain[{i}]") for i, b in enumerate(array(domain, "claim.domain")))
     require(len(boxes) >= 1, "the domain has no box")
     bound = number(epsilon, "claim.epsilon")
     require(bound >= 0, "epsilon is negative")
     networks = _network(original, "claim.original"), _network(compact, "claim.compact")
-    return Claim(*networks, count, whole(outputs, "claim.outputs", 1, MAX_INPUTS), boxes, bound, epsilon)
+    outputs = whole(outputs, "claim.outputs", 1, MAX_INPUTS)
+    return Claim(*networks, count, outputs, boxes, bound, epsilon, arithmetic == "float32")
 
 
 def _network(value: Any, place: str) -> NetworkClaim:

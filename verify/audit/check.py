@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from verify.audit import rounding
 from verify.audit.certificate import Certificate, Claim, NetworkClaim, read_certificate, walk
 from verify.audit.exact import FORM_BITS, LARGEST, Array, Index, Mask, Memory, Refuted, Resource, power, self_test
 from verify.audit.files import read_file, sha256
@@ -26,6 +27,16 @@ from verify.audit.rules import Inconsistent, Symbols, Values, bounds_of, differe
 from verify.audit.structure_file import read_structure
 
 MAX_CERTIFICATE = 2**30
+ARITHMETIC = {
+    False: "in real arithmetic",
+    True: "both executed in float32 (rounded to nearest; sums in any order, with or without fused multiply-add) on any "
+    "float32 input of the domain",
+}
+LIMITS = {
+    False: "anything outside the domain, or the rounding of a floating-point execution",
+    True: "anything outside the domain, or executions with flush to zero, TF32, bfloat16, Winograd or FFT convolution, "
+    "or by a runtime that changes the constants of the networks",
+}
 CHUNK_BYTES = 2**22  # leaves are proved together while their forms fit the processor's cache
 Box = tuple[tuple[Fraction, Fraction], ...]
 
@@ -49,7 +60,7 @@ class AuditReport:
         reason: in words, the first item that failed.
         leaves: sub-boxes on which the claim was proved.
         bound: the largest deviation bound over all leaves and outputs (an upper bound), if every leaf was proved.
-        claim_words: what was accepted.
+        claim_words: what was accepted. limits: what was not established.
         hashes: SHA-256 of the certificate and of every file that was read.
     """
 
@@ -58,6 +69,7 @@ class AuditReport:
     leaves: int = 0
     bound: Fraction | None = None
     claim_words: str = ""
+    limits: str = ""
     hashes: tuple[tuple[str, str], ...] = ()
 
 
@@ -118,7 +130,7 @@ def _audit(path: Path, original_files: list[Path], compact_files: list[Path]) ->
         raise Refuted("not every leaf was proved")
     words = claim_words(claim, original_files[0].name, compact_files[0].name)
     hashes = ((path.name, sha256(data)), *original_hashes, *compact_hashes)
-    return AuditReport(Verdict.ACCEPT, "proved", proved, prover.bound, words, hashes)
+    return AuditReport(Verdict.ACCEPT, "proved", proved, prover.bound, words, LIMITS[claim.float32], hashes)
 
 
 def _network(paths: Sequence[Path], claim: NetworkClaim, role: str) -> tuple[Program, tuple[tuple[str, str], ...]]:
@@ -154,7 +166,7 @@ def claim_words(claim: Claim, original: str, compact: str) -> str:
     return (
         f"For every input in {boxes} of the claim ({claim.inputs} coordinates), each of the {claim.outputs} outputs of "
         f"the compact network {compact} differs from that of the original network {original} by at most "
-        f"{claim.epsilon_text}, in real arithmetic."
+        f"{claim.epsilon_text}, {ARITHMETIC[claim.float32]}."
     )
 
 
@@ -191,6 +203,9 @@ class _Prover:
     def __init__(self, certificate: Certificate, original: Program, compact: Program) -> None:
         self.epsilon = certificate.claim.epsilon
         self.symbols = certificate.symbols
+        self.float32 = certificate.claim.float32
+        for program in (original, compact) if self.float32 else ():
+            rounding.check_program(program)
         self.bound = Fraction(0)
         self.ends = position(original), position(compact)
         self.widest = max(prod(step.shape) for step in original.steps)
@@ -242,10 +257,10 @@ class _Prover:
         left = np.full(x.rem.shape[1], float(self.symbols - (x.body.shape[1] - 1)))
         if self.pair is not None:
             zero = Form(0, CENTRE, np.zeros(x.rem.shape)[:, None], np.zeros(x.rem.shape))
-            z, y = propagate(self.pair, Values(x, x, zero), Symbols(2, left), self.ends)
+            z, y = propagate(self.pair, Values(x, x, zero), Symbols(2, left, self.float32), self.ends)
         else:
-            (z,) = propagate(self.alone[0], Values(x), Symbols(2, left), self.ends[:1])
-            (other,) = propagate(self.alone[1], Values(x), Symbols(2**40, left), self.ends[1:])
+            (z,) = propagate(self.alone[0], Values(x), Symbols(2, left.copy(), self.float32), self.ends[:1])
+            (other,) = propagate(self.alone[1], Values(x), Symbols(2**40, left, self.float32), self.ends[1:])
             y = Values(z.z, other.z)
         outputs = np.arange(len(z.z.rem), dtype=np.int64)
         d = z.d if self._output_is_paired(outputs) else None

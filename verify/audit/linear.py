@@ -195,11 +195,13 @@ def _remainders(linear: LinearMap, form: Form, active: Mask) -> list[Slack]:
     found: list[Slack] = [(active * columns, unit + LIMB)]
     values, shift = coarse(form.rem, LIMB)
     if largest(values):
-        sums = _sums(linear, linear.upper, linear.tops[2], values)
+        sums = bounded_sums(linear, linear.upper, linear.tops[2], values)
         found.append((sums, linear.upper_exponent + form.exponent + shift))
     if largest(linear.loss):
         values, shift = coarse(form.size, LIMB)
-        sums, more = coarse(_sums(linear, np.ones((len(linear.taps), 1, linear.taps.shape[2])), 1, values), 51 - LIMB)
+        sums, more = coarse(
+            bounded_sums(linear, np.ones((len(linear.taps), 1, linear.taps.shape[2])), 1, values), 51 - LIMB
+        )
         rows, over = coarse(linear.loss, LIMB)
         groups, positions, _ = linear.taps.shape
         bound = rows[:, :, None, None] * sums.reshape(groups, 1, positions, -1)
@@ -207,8 +209,8 @@ def _remainders(linear: LinearMap, form: Form, active: Mask) -> list[Slack]:
     return found
 
 
-def _sums(linear: LinearMap, matrix: Array, top: int, values: Array) -> Array:
-    """Exact image (g o p, L) of values (n, L) of at most 20 bits under a matrix of entries up to `top`."""
+def bounded_sums(linear: LinearMap, matrix: Array, top: int, values: Array) -> Array:
+    """Exact image (g o p, L) of values (n, L) >= 0 of at most 20 bits under a matrix of entries from 0 to `top`."""
     if not top * 2**LIMB * linear.taps.shape[2] < LARGEST:
         raise Resource("a sum of remainders exceeds the exact range")
     return apply_map(linear, matrix, values).reshape(-1, values.shape[1])

@@ -43,11 +43,13 @@ class _Reader:
         self.tensors: dict[str, Constant | Value] = {}
         self.steps: dict[str, Step] = {}
         self.products: set[str] = set()
+        self.kinds: set[str] = set()  # of the numbers that the nodes read, and of the input
         for tensor in graph.initializer:
             self.define(tensor.name or "", read_tensor(tensor))
         inputs = [i for i in graph.input if i.name not in self.tensors]
         require(len(inputs) == 1 and len(graph.output) == 1, "a network has one input and one output")
         self.input = Value(inputs[0].name or "", _input_shape(inputs[0]))
+        self.kinds.add(FLOATS[inputs[0].type.tensor_type.elem_type])
         self.define(self.input.name, self.input)
         self.uses = Counter([n for node in graph.node for n in node.input] + [o.name for o in graph.output])
 
@@ -60,8 +62,9 @@ class _Reader:
             self.node(node)
         output = self.tensors.get(self.graph.output[0].name or "")
         require(isinstance(output, Value), "the output does not depend on the input")
-        batch = len(self.input.shape) >= 2
-        return p.finish(self.input.name, self.input.shape, batch, tuple(self.steps.values()), output.name)  # type: ignore[union-attr]
+        batch, steps = len(self.input.shape) >= 2, tuple(self.steps.values())
+        program = p.finish(self.input.name, self.input.shape, batch, steps, output.name)  # type: ignore[union-attr]
+        return replace(program, float32=self.kinds == {"float32"})
 
     def node(self, node: Message) -> None:
         op = node.op_type or ""
@@ -72,6 +75,7 @@ class _Reader:
         for name in node.input:
             require(name == "" or name in self.tensors, f"{op} {outputs[0]!r} reads {name!r}, not defined before it")
         operands = tuple(self.tensors[n] if n else None for n in node.input)
+        self.kinds.update(o.kind for o in operands if isinstance(o, Constant) and o.numbers is not None)
         call = Call(op, outputs[0], operands, _attributes(node), self.opset)
         supported(op in OPERATORS, f"{call}; supported operators: {', '.join(sorted(OPERATORS))}")
         result = self.fused(call, tuple(node.input)) or OPERATORS[op](call)

@@ -264,7 +264,7 @@ def _transpose(call: Call) -> Result:
         order = call.attribute("perm", tuple(range(numbers.mantissa.ndim))[::-1])
         require(sorted(order) == list(range(numbers.mantissa.ndim)), f"{call}: perm {order}")
         turned = numbers.transpose(*order)
-        return Constant(turned.mantissa.shape, numbers=turned)
+        return Constant(turned.mantissa.shape, numbers=turned, kind=call.operands[0].kind)
     x = call.value()
     order = call.attribute("perm", tuple(range(len(x.shape)))[::-1])
     require(sorted(order) == list(range(len(x.shape))), f"{call}: perm {order}")
@@ -342,7 +342,7 @@ def _cast(call: Call) -> Result:
     supported(
         isinstance(operand, Constant) and operand.numbers is not None and to == 11, f"{call}: only constants to double"
     )
-    return operand  # type: ignore[return-value]
+    return replace(operand, kind="float64")  # type: ignore[type-var,return-value]
 
 
 def _constant(call: Call) -> Result:

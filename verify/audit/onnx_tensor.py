@@ -16,11 +16,12 @@ _BYTES = {1: 4, 10: 2, 11: 8, 16: 2, 7: 8, 6: 4}
 
 @dataclass(frozen=True)
 class Constant:
-    """A tensor in the file: numbers, or integers that say shapes and axes."""
+    """A tensor in the file: numbers, or integers that say shapes and axes; `kind` is the type of the numbers."""
 
     shape: Shape
     numbers: Real | None = None
     integers: tuple[int, ...] | None = None
+    kind: str = ""
 
 
 def read_tensor(tensor: Message) -> Constant:
@@ -40,5 +41,5 @@ def read_tensor(tensor: Message) -> Constant:
     raw = b"".join(tensor.values[stores[0]]) if stores else bytes(tensor.raw_data or b"")
     require(len(raw) == count * _BYTES[kind], f"tensor {tensor.name!r} has {len(raw)} bytes for shape {shape}")
     if kind in FLOATS:
-        return Constant(shape, numbers=p.from_bits(raw, FLOATS[kind]).reshape(*shape))
+        return Constant(shape, numbers=p.from_bits(raw, FLOATS[kind]).reshape(*shape), kind=FLOATS[kind])
     return Constant(shape, integers=tuple(np.frombuffer(raw, dtype=f"<i{_BYTES[kind]}").tolist()))

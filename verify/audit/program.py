@@ -49,11 +49,15 @@ class Step:
     bias: Real | None = None
     place: Index | None = None
     signs: tuple[int, ...] = ()
+    normalizes: bool = False  # a batch norm: executed in several roundings
 
 
 @dataclass(frozen=True)
 class Program:
-    """A network: one input, steps in order, one output. `batch` says whether shapes start with a batch axis of 1."""
+    """A network: one input, steps in order, one output. `batch` says whether shapes start with a batch axis of 1.
+
+    `float32`: its input and all its constants are float32, so that it can be executed in float32 as it stands.
+    """
 
     input: str
     input_shape: Shape
@@ -61,6 +65,7 @@ class Program:
     steps: tuple[Step, ...]
     output: str
     digest: str
+    float32: bool = False
 
     def shape_of(self, name: str) -> Shape:
         return self.input_shape if name == self.input else next(s.shape for s in self.steps if s.name == name)
@@ -278,7 +283,8 @@ def batch_norm(name: str, source: str, shape: Shape, roles: Sequence[Real], epsi
     channels, count = shape[0], prod(shape[1:])
     taps = np.arange(channels * count, dtype=np.int64).reshape(channels, count, 1)
     bias_real = enclosing(shifts).reshape(channels, 1).expand((channels, count)).reshape(channels * count)
-    return Step(name, "affine", (source,), shape, taps, enclosing(factors).reshape(channels, 1, 1), bias_real)
+    weight = enclosing(factors).reshape(channels, 1, 1)
+    return Step(name, "affine", (source,), shape, taps, weight, bias_real, normalizes=True)
 
 
 def gather(name: str, sources: Sequence[str], shape: Shape, taps: Index, fill: Real | None = None) -> Step:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from verify.audit import rounding
 from verify.audit.exact import Array, Index, Mask, Slack, power
 from verify.audit.form import Form, Summand, Term, constant, settle
 from verify.audit.lift import Affine, Stage
@@ -20,6 +21,7 @@ from verify.audit.linear import image
 
 SLOPE_BITS = 10
 ONE = float(2**SLOPE_BITS)
+ROUNDING_SYMBOLS = 512  # in float32, steps with more outputs add their rounding to the remainders
 BOUND_SHIFT = 1  # bounds below 2^39 (differences below 2^40): ONE times three of them stays below 2^52
 
 
@@ -29,10 +31,14 @@ class Inconsistent(Exception):
 
 @dataclass
 class Symbols:
-    """Id of the next block of symbols, and how many symbols each leaf may still get, (L,)."""
+    """Id of the next block of symbols, and how many symbols each leaf may still get, (L,).
+
+    `float32`: the values are those of float32 executions, and every step adds its rounding.
+    """
 
     block: int
     left: Array
+    float32: bool = False
 
     def grant(self, wanted: Mask) -> Mask:
         """Which of the wanted (value, leaf) pairs get a symbol: in order of the values, while the budget lasts."""
@@ -119,28 +125,59 @@ def _map(affine: Affine, form: Form, bias: bool = True) -> tuple[list[Summand], 
 def _affine(stage: Stage, inputs: list[Values], symbols: Symbols) -> Values:
     (v,) = inputs
     own, compact, cross = stage.own, stage.compact_own, stage.cross
-    z = settle(*_map(own, v.z))  # type: ignore[arg-type]
+    if own is None:
+        raise Inconsistent("an affine step without a map")
+    z_error = _errors(rounding.of_affine(own, v.z), symbols) if symbols.float32 else None
+    z = _rounded(*_map(own, v.z), z_error)
     if v.y is None or compact is None:
         return Values(z)
-    y = settle(*_map(compact, v.y))
+    y_error = _errors(rounding.of_affine(compact, v.y), symbols) if symbols.float32 else None
+    y = _rounded(*_map(compact, v.y), y_error)
     if v.d is None or cross is None:
         return Values(z, y)
     terms, slacks = _map(cross, v.z)
     more, extra = _map(compact, v.d, bias=False)
-    return Values(z, y, settle([*terms, *more], [*slacks, *extra]))
+    return Values(z, y, _rounded([*terms, *more], [*slacks, *extra], _apart(z_error, y_error, stage.kept)))
+
+
+def _errors(slacks: list[Slack], symbols: Symbols) -> Form:
+    """Rounding errors as a form; those that get a symbol are the same error wherever they go from here."""
+    shape = slacks[0][0].shape
+    granted = symbols.grant(np.full(shape, shape[0] <= ROUNDING_SYMBOLS))
+    return rounding.as_form(slacks, granted, symbols.block)
+
+
+def _rounded(terms: list[Summand], slacks: list[Slack], error: Form | None) -> Form:
+    """The sum, with the rounding error of its execution if there is one."""
+    if error is None:
+        return settle(terms, slacks)
+    return settle([*terms, Term(error)], [*slacks, (error.rem, error.exponent)])
+
+
+def _apart(z_error: Form | None, y_error: Form | None, kept: Index | None) -> Form | None:
+    """The error of D = z[kept] - y."""
+    if z_error is None or y_error is None or kept is None:
+        return None
+    return difference(z_error.take(kept), y_error)
 
 
 def _sum(stage: Stage, inputs: list[Values], symbols: Symbols) -> Values:
-    def add(forms: list[Form | None], signs: tuple[int, ...]) -> Form | None:
+    def error(forms: list[Form | None]) -> Form | None:
+        known = [f for f in forms if f is not None]
+        return _errors(rounding.of_sum(known), symbols) if symbols.float32 and len(known) == len(forms) else None
+
+    def add(forms: list[Form | None], signs: tuple[int, ...], lost: Form | None) -> Form | None:
         known = [f for f in forms if f is not None]
         if len(known) < len(forms):
             return None
-        terms = [Term(f, np.full(f.rem.shape, float(s))) for f, s in zip(known, signs, strict=True)]
-        return settle(terms, [(f.rem, f.exponent) for f in known])
+        terms: list[Summand] = [Term(f, np.full(f.rem.shape, float(s))) for f, s in zip(known, signs, strict=True)]
+        return _rounded(terms, [(f.rem, f.exponent) for f in known], lost)
 
-    z = add([v.z for v in inputs], stage.step.signs)
-    y = add([v.y for v in inputs], (stage.compact or stage.step).signs)
-    d = add([v.d for v in inputs], stage.step.signs)
+    z_error, y_error = error([v.z for v in inputs]), error([v.y for v in inputs])
+    z = add([v.z for v in inputs], stage.step.signs, z_error)
+    y = add([v.y for v in inputs], (stage.compact or stage.step).signs, y_error)
+    known = not symbols.float32 or stage.kept is not None
+    d = add([v.d for v in inputs], stage.step.signs, _apart(z_error, y_error, stage.kept)) if known else None
     return Values(z, y, d)  # type: ignore[arg-type]
 
 

@@ -6,6 +6,7 @@ in structure.json is not used: a certificate names both files by their own hashe
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -43,7 +44,8 @@ def read_structure(structure: bytes, weights: bytes) -> Program:
     p.bounded(prod(values[name].shape))
     steps = [_step(n, f"nodes[{i}]", values, tensors) for i, n in enumerate(array(nodes, "nodes", 100_000))]
     require(text(output, "output") in values, f"the output {output!r} is not defined")
-    return p.finish(name, values[name].shape, True, tuple(steps), output)
+    program = p.finish(name, values[name].shape, True, tuple(steps), output)
+    return replace(program, float32=all(dtype == "F32" for dtype, _, _ in tensors.values()))
 
 
 def _ints(value: Any, place: str, low: int = 0) -> Shape:

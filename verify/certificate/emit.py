@@ -45,6 +45,7 @@ def emit_certificate(
     rule: str,
     parameters: Mapping[str, int],
     trees: Sequence[Tree],
+    arithmetic: str = "real",
     prover: Mapping[str, str] | None = None,
     original_weights: Path | str | None = None,
     compact_weights: Path | str | None = None,
@@ -57,6 +58,7 @@ def emit_certificate(
         epsilon: the claimed bound, exact.
         lift: correspondences of all values, or of those that shrank; None for the rule "separate".
         rule, parameters: "pair_zonotope" or "separate", with {"symbols": budget}.
+        arithmetic: "real", or "float32" for float32 executions on float32 inputs.
         prover: who made it; free text.
 
     Returns:
@@ -83,7 +85,8 @@ def emit_certificate(
         rule,
         parameters,
         tuple(trees),
-        prover=prover,
+        arithmetic,
+        prover,
     )
     write_atomically(Path(path), sealed(encode(record)))
     return record

@@ -18,17 +18,26 @@ from verify.spec.deviation import Verdict as SearchVerdict
 
 DIGITS = 4
 WORTHWHILE = Fraction(9, 10)  # a second audit is run for a bound that is smaller by this factor
+ROUNDING_SYMBOLS = 1024  # for roundings, so that they cancel and shrink like any other error; beyond it they add up
 VACUOUS = Fraction(10**30)  # a claim that says nothing, to learn what the auditor can show
 
 
 def issue_certificate(
-    path: Path, result: DeviationResult, *, original: Path, compact: Path, boxes: Sequence[Box]
+    path: Path,
+    result: DeviationResult,
+    *,
+    original: Path,
+    compact: Path,
+    boxes: Sequence[Box],
+    arithmetic: str = "real",
 ) -> tuple[Fraction, AuditReport] | AuditReport | None:
     """Write an accepted certificate to `path`.
 
     Args:
         path: the file to write; it appears only when the auditor accepted it, whatever was there before is replaced.
         result: of `verify.verify_deviation` on the networks in these files and on `boxes`.
+        arithmetic: "real", or "float32": the search's proof is in real arithmetic either way, and the auditor adds what
+            float32 executions of both networks may round.
 
     Returns:
         The certified bound with the auditor's report; the report alone when the auditor did not accept;
@@ -39,27 +48,33 @@ def issue_certificate(
     """
     if result.verdict is not SearchVerdict.PROVED or not result.upper < float("inf"):
         return None
+    parameters = dict(result.parameters)
+    if arithmetic == "float32":
+        parameters["symbols"] = min(2**31, parameters["symbols"] + ROUNDING_SYMBOLS)
     candidate = path.with_name(f".{path.name}.unaudited")
 
     def attempt(epsilon: Fraction) -> AuditReport:
         emit_certificate(
             candidate, original=original, compact=compact, boxes=boxes, epsilon=epsilon, lift=result.lift,
-            rule=result.rule, parameters=result.parameters, trees=result.trees,
+            rule=result.rule, parameters=parameters, trees=result.trees, arithmetic=arithmetic,
         )  # fmt: skip
         return audit(candidate, original, compact)
 
     try:
-        epsilon = result.epsilon if result.epsilon is not None else round_up(Fraction(result.upper))
-        report = attempt(epsilon)
-        if report.verdict in (Verdict.ACCEPT, Verdict.REJECT) and result.epsilon is None:
-            shown = report.bound if report.verdict is Verdict.ACCEPT else attempt(VACUOUS).bound
-            if shown is not None and not (report.verdict is Verdict.ACCEPT and round_up(shown) > WORTHWHILE * epsilon):
-                epsilon = round_up(shown)
-                report = attempt(epsilon)
+        asked = result.epsilon
+        unknown = arithmetic == "float32"  # what rounding adds is for the auditor to say
+        claim = asked if asked is not None else VACUOUS if unknown else round_up(Fraction(result.upper))
+        report = attempt(claim)
+        if asked is None and report.verdict in (Verdict.ACCEPT, Verdict.REJECT):
+            refused = report.verdict is Verdict.REJECT
+            shown = attempt(VACUOUS).bound if refused else report.bound
+            if shown is not None and (refused or round_up(shown) <= WORTHWHILE * claim):
+                claim = round_up(shown)
+                report = attempt(claim)
         if report.verdict is not Verdict.ACCEPT:
             return report
         os.replace(candidate, path)
-        return epsilon, report
+        return claim, report
     finally:
         candidate.unlink(missing_ok=True)
 

@@ -12,11 +12,23 @@ from verify.spec.box import Box
 from verify.spec.deviation import Leaf, Split, Tree, count_leaves, preorder
 
 FORMAT, VERSION = "provable-pruning deviation certificate", 0
-NOT_ESTABLISHED = (
-    "anything about inputs outside the domain",
-    "the rounding of a floating-point execution of either network: the claim is about real arithmetic",
-    "the quality or correctness of the original network itself",
-)
+NOT_ESTABLISHED = {
+    "real": (
+        "anything about inputs outside the domain",
+        "the rounding of a floating-point execution of either network: the claim is about real arithmetic",
+        "the quality or correctness of the original network itself",
+    ),
+    "float32": (
+        "anything about inputs outside the domain, or that are not float32 numbers",
+        "executions with flush to zero, TF32, bfloat16, Winograd or FFT convolution, or by a runtime that changes the "
+        "constants of the networks",
+        "the quality or correctness of the original network itself",
+    ),
+}
+ARITHMETIC = {
+    "real": "in real arithmetic",
+    "float32": "both executed in float32, sums in any order, with or without fused multiply-add",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,8 @@ class DeviationRecord:
         lift: correspondences of the values that shrank; None for the rule "separate".
         rule, parameters: name of the bound rule and its parameters.
         trees: one tree of splits per box.
-        not_established: sentences. prover: who made it, free text, never trusted.
+        arithmetic: "real", or "float32" for float32 executions on float32 inputs.
+        prover: who made it, free text, never trusted.
     """
 
     original: NetworkIdentity
@@ -61,15 +74,21 @@ class DeviationRecord:
     rule: str
     parameters: Mapping[str, int]
     trees: tuple[Tree, ...]
-    not_established: tuple[str, ...] = NOT_ESTABLISHED
+    arithmetic: str = "real"
     prover: Mapping[str, str] | None = None
+
+    @property
+    def not_established(self) -> tuple[str, ...]:
+        """Sentences."""
+        return NOT_ESTABLISHED[self.arithmetic]
 
     def summary(self) -> str:
         """The claim in one sentence."""
         boxes = "the box" if len(self.boxes) == 1 else f"the {len(self.boxes)} boxes"
         return (
             f"For every input in {boxes} of the domain, no output of {self.compact.files[0][0]} differs from that of "
-            f"{self.original.files[0][0]} by more than {show(self.epsilon)}, in real arithmetic."
+            f"{self.original.files[0][0]} by more than {show(self.epsilon)}, "
+            f"{ARITHMETIC[self.arithmetic]}."
         )
 
 
@@ -149,7 +168,7 @@ def _claim(record: DeviationRecord) -> dict[str, Any]:
         "domain": [{"lower": _numbers(b.lower), "upper": _numbers(b.upper)} for b in record.boxes],
         "norm": "max",
         "epsilon": show(record.epsilon),
-        "arithmetic": "real",
+        "arithmetic": record.arithmetic,
     }
 
 
