@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_deviation(commands)
     _add_audit(commands)
     _add_statistical(commands)
+    _add_attest(commands)
     return parser
 
 
@@ -100,6 +101,28 @@ def _run_audit(options: argparse.Namespace) -> int:
     from verify.audit_command import run_audit
 
     return run_audit(options)
+
+
+def _add_attest(commands: Any) -> None:
+    command = commands.add_parser(
+        "attest", help="state the auditor's verdict as an in-toto statement, or check one",
+        description="Audits a certificate and writes the verdict as an in-toto statement, in a DSSE envelope with --key.",
+    )  # fmt: skip
+    command.add_argument("certificate", type=Path, metavar="CERTIFICATE")
+    command.add_argument("--original", type=Path, required=True)
+    command.add_argument("--compact", type=Path, required=True)
+    command.add_argument("--out", type=Path, metavar="STATEMENT.json", help="write the statement here")
+    command.add_argument("--key", type=Path, metavar="KEY.pem", help="sign with this Ed25519 private key")
+    command.add_argument("--check", type=Path, metavar="STATEMENT.json", help="check this statement instead")
+    command.add_argument("--public-key", type=Path, metavar="KEY.pem", help="with --check: who must have signed")
+    command.add_argument("--force", action="store_true", help="replace an existing statement")
+    command.set_defaults(run=_run_attest)
+
+
+def _run_attest(options: argparse.Namespace) -> int:
+    from verify.attest_command import run_attest
+
+    return run_attest(options)
 
 
 def _add_statistical(commands: Any) -> None:

@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
+from importlib.resources import files
 from math import ceil, floor
 from pathlib import Path
 from typing import NoReturn
@@ -79,7 +80,8 @@ def upward(bound: Fraction) -> str:
 
 def own_sources() -> tuple[int, str]:
     """Number of lines of the auditor's own sources, and the SHA-256 over all of them in order of their names."""
-    parts = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    sources = [file for file in files("verify.audit").iterdir() if file.name.endswith(".py")]  # also inside an archive
+    parts = [file.read_bytes() for file in sorted(sources, key=lambda file: file.name)]
     return sum(part.count(b"\n") for part in parts), sha256(b"".join(parts))
 
 
