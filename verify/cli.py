@@ -106,7 +106,7 @@ def _run_audit(options: argparse.Namespace) -> int:
 def _add_attest(commands: Any) -> None:
     command = commands.add_parser(
         "attest", help="state the auditor's verdict as an in-toto statement, or check one",
-        description="Audits a certificate and writes the verdict as an in-toto statement, in a DSSE envelope with --key.",
+        description="Audits a certificate, writes the verdict as an in-toto statement, in a DSSE envelope if --key.",
     )  # fmt: skip
     command.add_argument("certificate", type=Path, metavar="CERTIFICATE")
     command.add_argument("--original", type=Path, required=True)
