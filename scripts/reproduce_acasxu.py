@@ -43,6 +43,7 @@ class Job:
     keep: float
     timeout: float
     seed: int
+    arithmetic: str = "real"
     out: Path | None = None
 
     @property
@@ -92,7 +93,7 @@ def measure(job: Job) -> Row:
             timeout=job.timeout, ratio=FACTOR * 0.98, floor=FLOOR * 0.98, generator=np.random.default_rng(job.seed),
         )  # fmt: skip
         proved = time.perf_counter()
-        issued = issue_certificate(folder / "certificate.json", found, boxes=[box], **paths)
+        issued = issue_certificate(folder / "certificate.json", found, boxes=[box], arithmetic=job.arithmetic, **paths)
         audited = time.perf_counter()
     values = evaluate(original, _inputs(original, box, np.random.default_rng([job.seed, 1])))
     report = issued if issued is None or isinstance(issued, AuditReport) else issued[1]
@@ -149,6 +150,10 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument(
+        "--arithmetic", choices=("real", "float32"), default="real",
+        help="float32: certify executions in float32, sums in any order",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help="keep networks and certificates here")
     options = parser.parse_args()
     networks = sorted(options.data.glob("ACASXU_run2a_*.onnx"))
@@ -157,7 +162,15 @@ def main() -> None:
     if not networks:
         parser.error(f"no ACAS Xu network found in {options.data}; give the folder with --data")
     jobs = [
-        Job(path, options.data / f"prop_{number}.vnnlib", options.keep, options.timeout, options.seed, options.out)
+        Job(
+            path,
+            options.data / f"prop_{number}.vnnlib",
+            options.keep,
+            options.timeout,
+            options.seed,
+            options.arithmetic,
+            options.out,
+        )
         for number in options.properties
         for path in networks
     ]

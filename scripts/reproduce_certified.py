@@ -143,16 +143,19 @@ def picture(found: Sequence[Row]) -> str:
     ]
     dots = [f'<circle r="2.5" fill="#1e3a8a" cx="{x}" cy="{y}"/>' for x, y in (place(*p).split(",") for p in every)]
     words = [
-        f'<text x="{width / 2}" y="{height - 15}" text-anchor="middle">share of the parameters that stays, 0 to '
-        f"{100 * most:.0f} %</text>",
-        f'<text x="18" y="{height / 2}" transform="rotate(-90 18 {height / 2})" text-anchor="middle">'
-        f"certified deviation, {10**low:.0e} to {10**high:.0e} (log)</text>",
+        f'<text x="{width / 2}" y="{height - 15}" text-anchor="middle">share of the parameters that stays</text>',
+        f'<text x="14" y="{height / 2}" transform="rotate(-90 14 {height / 2})" text-anchor="middle">'
+        "certified deviation</text>",
         f'<text x="{width / 2}" y="25" text-anchor="middle">ACAS Xu: size against certified deviation</text>',
     ]
-    frame = (
-        f'<path d="M{margin},{margin} V{height - margin} H{width - margin}" fill="none" stroke="#64748b"/>'
-        f'<rect width="{width}" height="{height}" fill="none"/>'
-    )
+    frame = f'<path d="M{margin},{margin} V{height - margin} H{width - margin}" fill="none" stroke="#64748b"/>'
+    for share in np.arange(0.0, most, 0.05):
+        x, _ = place(share, 10**low).split(",")
+        words.append(f'<text x="{x}" y="{height - margin + 18}" text-anchor="middle">{100 * share:.0f} %</text>')
+    for decade in range(int(np.ceil(low)), int(np.floor(high)) + 1):
+        _, y = place(0.0, 10.0**decade).split(",")
+        words.append(f'<text x="{margin - 6}" y="{float(y) + 4}" text-anchor="end">1e{decade}</text>')
+        frame += f'<path d="M{margin},{y} H{width - margin}" stroke="#e2e8f0"/>'
     body = "\n".join([frame, *lines, *dots, *words])
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
     return f'{head}font-size="13">\n<rect width="{width}" height="{height}" fill="white"/>\n{body}\n</svg>\n'
