@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from provable.certify import Certified, certify
+from provable.certify import FLOOR, NOTHING, Certified, certify
 from provable.cli import UNKNOWN
 from provable.errors import InputError
 from provable.exact.prune import compress_exact
@@ -28,7 +28,8 @@ def run_exact(options: argparse.Namespace) -> int:
     network, boxes = load_network(options.model), _domain(options)
     result = compress_exact(network, boxes, merge=not options.keep_bits)
     said: list[Certified] = []
-    _save(options, result, lambda folder: said.append(certify(result, folder, boxes, timeout=options.timeout)))
+    floor = NOTHING if options.keep_bits else FLOOR
+    _save(options, result, lambda f: said.append(certify(result, f, boxes, timeout=options.timeout, floor=floor)))
     print(result.table(), end="")
     print(said[0].sentence)
     print(f"{options.out}: written in {time.perf_counter() - started:.1f} s")

@@ -19,6 +19,7 @@ from verify.spec.deviation import Verdict
 CERTIFICATE = "certificate.json"
 HEADROOM = Fraction(49, 50)
 """Share of the bound wanted that the search proves: the auditor's own bound may lie a little above the search's."""
+NOTHING = 1e-30  # what outward rounding leaves of a deviation that is 0
 RATIO, FLOOR = 1.2, 1e-6  # the search for the tightest bound ends at this multiple of the attack, or below this
 
 
@@ -55,7 +56,13 @@ class Certified:
 
 
 def certify(
-    result: Compression, folder: Path, boxes: Sequence[Box], *, epsilon: Fraction | None = None, timeout: float = 60.0
+    result: Compression,
+    folder: Path,
+    boxes: Sequence[Box],
+    *,
+    epsilon: Fraction | None = None,
+    timeout: float = 60.0,
+    floor: float = FLOOR,
 ) -> Certified:
     """Prove the deviation of the two ONNX files in `folder`, and write the certificate there if the auditor accepts it.
 
@@ -64,11 +71,13 @@ def certify(
         boxes: the domain.
         epsilon: the bound wanted; None for the smallest that can be shown.
         timeout: seconds for the search.
+        floor: without epsilon, the search ends at a bound this small; for networks that are equal in real numbers take
+            `NOTHING`, and the auditor can say 0.
     """
     original, compact = folder / "original.onnx", folder / "compact.onnx"
     found = verify_deviation(
         read_onnx(original), read_onnx(compact), boxes, channels=result.channels, timeout=timeout, ratio=RATIO,
-        floor=FLOOR, epsilon=None if epsilon is None else HEADROOM * epsilon,
+        floor=floor, epsilon=None if epsilon is None else HEADROOM * epsilon,
     )  # fmt: skip
     if found.verdict is Verdict.PROVED:
         found = replace(found, epsilon=epsilon)

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from provable.certify import Certified, certify
+from provable.certify import FLOOR, NOTHING, Certified, certify
 from provable.exact.prune import compress_exact
 from provable.records import Compression
 from provable.smallest import smallest_certified
@@ -79,7 +79,9 @@ def measure(job: Job) -> Row:
     points = []
     for what, merge in (("bits kept", False), ("merged", True)):
         result = compress_exact(network, boxes, merge=merge)
-        points.append(_point(what, result, _certified(result, job.network, boxes, job.timeout)))
+        points.append(
+            _point(what, result, _certified(result, job.network, boxes, job.timeout, FLOOR if merge else NOTHING))
+        )
     inputs = boxes[0].sample(np.random.default_rng(0), SAMPLES)
     inputs = inputs.reshape(SAMPLES, *network.input_shape).astype(np.float32)
     for allowed in job.deviations:
@@ -89,10 +91,10 @@ def measure(job: Job) -> Row:
     return Row(job.name, result.before.parameters, tuple(points), time.perf_counter() - started)
 
 
-def _certified(result: Compression, network: Path, boxes: Sequence[Box], timeout: float) -> Certified:
+def _certified(result: Compression, network: Path, boxes: Sequence[Box], timeout: float, floor: float) -> Certified:
     with tempfile.TemporaryDirectory() as temporary:
         folder = result.save(Path(temporary) / "out", original=network)
-        return certify(result, folder, boxes, timeout=timeout)
+        return certify(result, folder, boxes, timeout=timeout, floor=floor)
 
 
 def _point(what: str, result: Compression, said: Certified) -> Point:
@@ -166,7 +168,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--properties", type=int, nargs="+", default=[3, 4])
     parser.add_argument("--networks", nargs="+", help="such as 1_1; default: all in the folder")
-    parser.add_argument("--deviations", nargs="+", default=["0.001", "0.01", "0.05"])
+    parser.add_argument("--deviations", nargs="*", default=["0.001", "0.01", "0.05"])
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds for each proof")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--picture", type=Path, help="write the curves there, as SVG")
