@@ -84,6 +84,10 @@ def _certify(options: argparse.Namespace, boxes: Sequence[Box], result: "Deviati
         return UNKNOWN
     epsilon, report = issued
     print(f"PROVED and audited: {_sentence(epsilon, options.arithmetic)}")
+    print(
+        f"It follows that both choose the same largest output wherever that of the original leads by more than "
+        f"{decimal_up(2 * epsilon)}."
+    )
     print(f"Certificate: {options.certificate} ({report.leaves:,} sub-boxes re-proved exactly)")
     return PROVED
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -76,7 +77,7 @@ class Network:
     input_shape: Shape
     nodes: tuple[Node, ...]
     output: str
-    parameters: Mapping[str, Array]
+    parameters: Mapping[str, Array] = field(repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", _frozen({k: _read_only(v) for k, v in self.parameters.items()}))
@@ -90,10 +91,13 @@ class Network:
 
     def node(self, name: str) -> Node:
         """The node that defines value `name`."""
-        for node in self.nodes:
-            if node.name == name:
-                return node
-        raise ModelError(f"no value named {name!r} in the network")
+        if name not in self._by_name:
+            raise ModelError(f"no value named {name!r} in the network")
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Node]:
+        return {node.name: node for node in self.nodes}
 
     def shape_of(self, name: str) -> Shape:
         """Shape of one sample of value `name`, the input included."""
