@@ -147,7 +147,18 @@ def _compress(
         calibration_rows=statistics.rows,
         seconds=clock.seconds,
         state_dict=state,
-        notes=notes,
+        notes=(*notes, *_doubts(statistics)),
+    )
+
+
+def _doubts(statistics: Statistics) -> tuple[str, ...]:
+    """What speaks against taking the calibration inputs for independent draws."""
+    distinct = len(set(statistics.rows))
+    if distinct == statistics.samples:
+        return ()
+    return (
+        f"only {distinct} of the {statistics.samples} calibration inputs are distinct: losses on them, held out or "
+        "not, and promises that assume independent inputs say less than they seem to",
     )
 
 

@@ -14,7 +14,7 @@ Reference: He et al. 2017 (reconstruction on compressed inputs); theory: theory_
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -48,6 +48,7 @@ class LayerFit:
         ridge: relative ridge in use; None where nothing was fitted.
         samples: patches behind the fit.
         coordinates: regressors per output.
+        refined: held-out error of the segment that ends here before and after refinement; None without.
     """
 
     node: str
@@ -57,6 +58,7 @@ class LayerFit:
     ridge: float | None
     samples: int
     coordinates: int
+    refined: tuple[float, float] | None = None
 
     @property
     def note(self) -> str:
@@ -100,6 +102,10 @@ class Site:
 
 class Polish(Protocol):
     """What may follow a site's least squares, such as `refinement.Refiner`."""
+
+    @property
+    def outcomes(self) -> Mapping[str, tuple[float, float]]:
+        """Consumer -> held-out error before and after."""
 
     def original_demands(self, site: Site) -> tuple[str, ...]:
         """Values it will take from the original's run."""
@@ -180,7 +186,8 @@ def compensate(
         if polish is not None:
             current = polish.refined(current, site, kept, original, compact)
         compact.update(current)
-        layers.append(_record(site, fits, folds, variance))
+        outcomes = polish.outcomes if polish else {}
+        layers.append(replace(_record(site, fits, folds, variance), refined=outcomes.get(site.target.consumer)))
         progress(site.target.consumer)
     return Compensated(current, kept, tuple(layers))
 

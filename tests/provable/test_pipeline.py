@@ -163,6 +163,16 @@ def test_few_images_are_said_to_be_few(sketch) -> None:
     assert np.isfinite(evaluate(one.compact, inputs_of(network, 3))).all()
 
 
+def test_repeated_calibration_inputs_are_noticed(sketch) -> None:
+    network = perceptron(sketch)
+    inputs = inputs_of(network, 20)
+    assert not any("distinct" in note for note in compress(network, inputs, keep={"channels": 0.6}).notes)
+    constant = np.repeat(inputs[:1], 20, axis=0)
+    result = compress(network, constant, keep={"channels": 0.6})
+    assert any("only 1 of the 20 calibration inputs are distinct" in note for note in result.notes)
+    assert "distinct" in result.table()
+
+
 def test_stages_are_announced(sketch) -> None:
     network, seen = perceptron(sketch), list[tuple[str, object]]()
 
