@@ -35,8 +35,8 @@ def run_exact(options: argparse.Namespace) -> int:
     if said[0].bound != 0:
         rounding = "" if options.keep_bits else " up to the rounding of the merged weights"
         print(
-            f"The bounds by which neurons left show that nothing changes on the domain{rounding}, in real arithmetic; the "
-            "auditor does not know their rule, and where it confirms less the certificate says less."
+            f"The bounds by which neurons left show that nothing changes on the domain{rounding}, in real arithmetic; "
+            "the auditor does not know their rule, and where it confirms less the certificate says less."
         )
     print(f"{options.out}: written in {time.perf_counter() - started:.1f} s")
     return 0 if said[0].bound is not None else UNKNOWN
