@@ -43,8 +43,8 @@ class Schedule:
         checks: how often the held-out loss is measured, evenly over the steps.
     """
 
-    steps: int = 300
-    batch: int = 64
+    steps: int = 550
+    batch: int = 8
     rate: float = 1e-3
     held_out: float = 0.125
     checks: int = 4
