@@ -1,0 +1,29 @@
+"""Certificates written once keep their verdict for ever. These files are never written anew."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from verify.audit import Verdict, audit
+from verify.audit.files import sha256
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize(
+    ("name", "digest", "verdict", "bound"),
+    [
+        ("v0_real", "fd9dd28d19478192c54a1219ef50bbaf26b586ffd275bd0799342559292854e2", Verdict.ACCEPT, "0.01468"),
+        ("v0_float32", "873a52e9fe0a1330195738b474839f9ad6081ceed58998f4ee9c563ffada3576", Verdict.ACCEPT, "0.01469"),
+        ("v0_too_small", "21fde90fc3c30a5f2abca127fc7a6d07b8e30468e69e2dbf606a01fd0ca176ec", Verdict.REJECT, ""),
+    ],
+)
+def test_the_verdict_stays(name: str, digest: str, verdict: Verdict, bound: str) -> None:
+    path = GOLDEN / f"{name}.json"
+    assert sha256(path.read_bytes()) == digest, "a golden file was changed"
+    report = audit(path, GOLDEN / "original.onnx", GOLDEN / "compact.onnx")
+    assert report.verdict is verdict, report.reason
+    assert (report.bound is None) == (bound == "")
+    if report.bound is not None:
+        assert report.bound <= Fraction(bound)
