@@ -16,9 +16,6 @@ from verify.formal.lift import Lift
 from verify.network.graph import Network
 from verify.spec.box import Box
 
-RULE = "pair_backward"
-MANY_INPUTS = 64  # from here on a search calls it unasked
-
 
 def backward_upper(
     original: Network, compact: Network, lift: Lift | None, boxes: Sequence[Box], *, seconds: float
