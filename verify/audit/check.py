@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from verify.audit import rounding
-from verify.audit.backward import Pair
+from verify.audit.backward import Backward
 from verify.audit.certificate import Certificate, Claim, NetworkClaim, read_certificate, walk
 from verify.audit.exact import FORM_BITS, LARGEST, Array, Index, Mask, Memory, Refuted, Resource, power, self_test
 from verify.audit.files import read_file, sha256
@@ -24,9 +24,10 @@ from verify.audit.form import CENTRE, Form, check_memory
 from verify.audit.lift import Stage, stages_alone, stages_of_pair
 from verify.audit.onnx_file import read_onnx
 from verify.audit.planes import Inconsistent
-from verify.audit.program import Malformed, Program, Unsupported, supported
+from verify.audit.program import Malformed, Program, Unsupported
 from verify.audit.rules import Bounds, Symbols, Values, bounds_of, difference, propagate
 from verify.audit.structure_file import read_structure
+from verify.audit.transposed import Pair
 
 MAX_CERTIFICATE = 2**30
 ARITHMETIC = {
@@ -217,8 +218,7 @@ class _Prover:
             self.pair = stages_of_pair(original, compact, certificate.lift)
         self.backward: Pair | None = None
         if certificate.rule == "pair_backward":
-            supported(not self.float32, "the rule 'pair_backward' for float32 executions")
-            self.backward = Pair(self.pair or [], certificate.claim.inputs)
+            self.backward = Pair(self.pair or [], certificate.claim.inputs, self.float32)
         self.alone = [] if self.pair is not None else [stages_alone(original), stages_alone(compact)]
 
     def prove(self, leaves: Iterator[Box], root: Box, place: str) -> int:
@@ -270,7 +270,7 @@ class _Prover:
         some = Form(x.exponent, x.blocks, x.body[:, :, open_leaves], x.rem[:, open_leaves])
         known: list[Bounds] = []
         self._forms(some, lambda v: known.append(bounds_of(v, self._kept(len(known)))))
-        low, high, exponent = self.backward.differences(some, known, self.ends[0])
+        low, high, exponent = Backward(self.backward, some, known).differences(self.ends[0])
         unit = min(exponent, enclosure.exponent)
         lows, highs = (a * power(enclosure.exponent - unit) for a in (enclosure.low, enclosure.high))
         lows[:, open_leaves] = np.maximum(lows[:, open_leaves], low * power(exponent - unit))

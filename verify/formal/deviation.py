@@ -17,6 +17,7 @@ import numpy as np
 
 from verify.empirical.attack import attack_deviation
 from verify.errors import MismatchError, SpecificationError
+from verify.formal.backward.leaves import RULE as BACKWARD
 from verify.formal.backward.leaves import leaf_bounds
 from verify.formal.backward.roots import backward_upper
 from verify.formal.lift import Lift, align
@@ -46,11 +47,11 @@ class DeviationResult:
         per_output_upper: proved bound for every output.
         trees: one tree of splits per box; on every leaf the rule shows `upper`.
         leaves: number of leaves of `trees`; boxes_bounded: sub-boxes that were bounded on the way.
-        rule, parameters: how a leaf is bounded ("pair_zonotope" or "separate").
+        rule, parameters: how a leaf is bounded ("pair_zonotope", "pair_backward" or "separate").
         seconds: time taken.
         lift: the correspondence used, None for "separate".
         words: what was and what was not established.
-        backward_upper: a bound for all boxes by the rule "pair_backward", None if it was not computed. It is proved,
+        backward_upper: a backward bound for all boxes with searched slopes, None if it was not computed. It is proved,
             but no auditor re-does it: it is not in `upper`, nor in the verdict, the trees or a certificate.
     """
 
@@ -179,6 +180,7 @@ def _result(search: Search, lift: Lift | None, whole: float | None) -> Deviation
 def _words(verdict: Verdict, upper: float, lower: float, epsilon: Fraction | None, rule: str, symbols: int) -> str:
     how = "each network bounded on its own" if rule == "separate" else "the difference propagated layer by layer"
     how += ", by intervals only" if symbols == 0 else ", by affine forms over shared symbols"
+    how += ", and backward from the outputs" if rule == BACKWARD else ""
     asked = "" if epsilon is None else f" Asked: at most {float(epsilon):.6g}: {verdict.value}."
     return (
         f"For every input of the domain the outputs differ by at most {upper:.6g} ({how}); a deviation of {lower:.6g} "

@@ -20,6 +20,7 @@ from verify.audit import (
     audit,
     backward,
     check,
+    descent,
     exact,
     files,
     form,
@@ -46,8 +47,8 @@ from verify.spec.deviation import Leaf, Split
 
 ROOT = Path(__file__).parents[3]
 MODULES = (
-    certificate_module, backward, check, exact, files, form, lift, linear, onnx_file, onnx_operators, onnx_tensor,
-    planes, program, protobuf, rules, structure_file, transposed, upper,
+    certificate_module, backward, check, descent, exact, files, form, lift, linear, onnx_file, onnx_operators,
+    onnx_tensor, planes, program, protobuf, rules, structure_file, transposed, upper,
 )  # fmt: skip
 
 

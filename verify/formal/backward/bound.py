@@ -4,8 +4,8 @@
 
 The answer is the smallest of: the pair's own backward bound, with slopes first chosen and then optimised; the
 backward bound of each network on its own (CROWN, alpha-CROWN); and the forward zonotope. Networks without a lift
-get the last two only. Theory: theory_notes/backward_pair.md. Not claimed: that these bounds can be audited; a
-certificate needs the rule "pair_zonotope" or "separate".
+get the last two only. Theory: theory_notes/backward_pair.md. Not claimed: that an auditor re-does
+the search for slopes; a certificate's rule "pair_backward" is without it (`leaves.py`).
 """
 
 import math
