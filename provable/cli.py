@@ -3,6 +3,7 @@
     provable compress MODEL --calibration X.npy --keep flops=0.5 --recipe greedy --seed 0 --out DIR
     provable compress MODEL --calibration X.npy --until deviation=0.01 --domain D.vnnlib --out DIR
     provable exact MODEL --domain D.vnnlib --out DIR
+    provable methods [NAME]
 
 Exit codes: 0 done, 2 done or not but without the certificate that was asked for, 3 bad input (one line on stderr says
 what was wrong), 130 interrupted. DIR appears only when it is complete.
@@ -57,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
         help=".npy or .npz: (samples, *input shape), the network's input format",
     )
     put("--key", help="array of a .npz file with several")
+    put("--labels", type=Path, help="classes of the calibration inputs, for recipes that need them (.npy or .npz)")
+    put("--labels-key", help="array of a .npz file with several")
     size = add.add_mutually_exclusive_group(required=True)
     size.add_argument("--keep", type=_pair, metavar="KIND=FRACTION", help="flops=, params= or channels= fraction KEPT")
     size.add_argument(
@@ -67,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     put("--domain", type=Path, help="VNN-LIB file with the inputs that --until speaks about")
     put("--timeout", type=float, default=30.0, metavar="S", help="seconds for each proof of --until (30)")
-    put("--recipe", default="greedy", help="greedy (default), volume, pfp, pfp-sampled")
+    put("--recipe", default="greedy", help="greedy (default), or a name of `provable methods`")
     put("--compensation", default="least_squares", help="least_squares (default), two_sided, refine, none")
     put("--scope", default="inner", help="inner (default): ordinary hidden layers; all: residual streams, too")
     put("--floor", type=int, default=1, help="channels every group keeps at least (default 1)")
@@ -76,6 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     put("--force", action="store_true", help="replace an earlier output directory")
     add.set_defaults(run=_compress)
     _add_exact(commands)
+    listing = commands.add_parser("methods", help="every method: what it removes, needs, promises and costs")
+    listing.add_argument("name", nargs="?", help="everything on record about one of them")
+    listing.add_argument("--markdown", action="store_true", help="the list as a document")
+    listing.set_defaults(run=_methods)
     return parser
 
 
@@ -123,16 +130,27 @@ def _compress(options: argparse.Namespace) -> int:
         from provable.certified_command import run_until
 
         return run_until(options, calibration)
+    labels = None if options.labels is None else read_calibration(options.labels, options.labels_key)
     with ProgressBars() as bars:
         result = compress(
             _model(options.model, options.weights), calibration, keep=dict([options.keep]), recipe=options.recipe,
-            compensation=options.compensation, scope=options.scope, floor=options.floor, generator=options.seed,
-            progress=bars,
+            labels=labels, compensation=options.compensation, scope=options.scope, floor=options.floor,
+            generator=options.seed, progress=bars,
         )  # fmt: skip
     path = Path(options.model)
     result.save(options.out, original=path if path.suffix == ".onnx" else None, force=options.force)
     print(result.table(), end="")
     print(f"{options.out}: written in {time.perf_counter() - started:.1f} s")
+    return 0
+
+
+def _methods(options: argparse.Namespace) -> int:
+    from provable.catalogue import details, document, method, methods, overview
+
+    if options.name is not None:
+        print(details(method(options.name)), end="")
+    else:
+        print((document if options.markdown else overview)(methods()), end="")
     return 0
 
 

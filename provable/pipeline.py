@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from provable.allocation.budget import Allocation, Budget, budget_of, cost_of
 from provable.allocation.uniform import uniform
-from provable.calibration import as_batches, calibration_inputs, first_input
+from provable.calibration import as_batches, calibration_inputs, calibration_labels, first_input
 from provable.channels import ChannelGroup, channel_groups
 from provable.compensation.refinement import Refiner, Schedule
 from provable.compensation.sequential import Compensated, compensate
@@ -29,6 +29,7 @@ from provable.recipes import RECIPES, Recipe
 from provable.records import Compression, Cost
 from provable.report import group_reports
 from provable.selection.evidence import Choice, Evidence, evidence_of
+from provable.selection.finding import Finding, Inquiry, Labels
 from provable.selection.greedy_elimination import View
 from provable.state_dict import shrink_state_dict
 from provable.surgery import Surgery, check_surgery, shrink
@@ -67,6 +68,7 @@ def compress(
     *,
     keep: Mapping[str, float],
     recipe: str = "greedy",
+    labels: Sequence[int] | np.ndarray[Any, Any] | Tensor | None = None,
     compensation: str = "least_squares",
     scope: str = "inner",
     floor: int = 1,
@@ -81,7 +83,9 @@ def compress(
             array, a tensor, or an iterable of batches of them.
         keep: exactly one of ``{"flops": f}``, ``{"params": f}``, ``{"channels": f}``: the fraction KEPT of the
             original's multiply-adds, of its parameters, or of every prunable group's channels.
-        recipe: "greedy", "volume", "pfp" or "pfp-sampled" (provable.recipes).
+        recipe: "greedy", "volume", "pfp", ...: a name in provable.recipes; ``provable methods`` lists them.
+        labels: (samples,) classes of the calibration inputs, for recipes that differentiate the loss ("taylor"). No
+            other recipe is shown them.
         compensation: "least_squares" refits the layers that read removed channels and the output layer;
             "two_sided" also the layers that produce them; "refine" follows each block's fit with a few hundred
             gradient steps towards the original block's output; "none" leaves weights as they are.
@@ -104,13 +108,15 @@ def compress(
     batches = as_batches(calibration)
     network = _network(model, batches)
     inputs = calibration_inputs(network, batches)
-    return _compress(model, network, inputs, settings, random, told, clock)
+    shown = calibration_labels(labels, len(inputs)) if labels is not None and settings.recipe.labels else None
+    return _compress(model, network, inputs, shown, settings, random, told, clock)
 
 
 def _compress(
     model: nn.Module | Network,
     network: Network,
     inputs: Tensor,
+    labels: Labels | None,
     settings: Settings,
     random: np.random.Generator,
     told: Progress,
@@ -120,7 +126,8 @@ def _compress(
     clock.lap("read")
     statistics = _observe(network, inputs, groups, settings, told)
     clock.lap("observe")
-    evidence = [evidence_of(network, statistics, group) for group in groups]
+    found = _look(settings.recipe, Inquiry(network, inputs, labels, tuple(groups), statistics, random))
+    evidence = [evidence_of(network, statistics, group, found.get(group.name)) for group in groups]
     allocation = _allocate(network, groups, evidence, settings)
     clock.lap("allocate")
     compensated, choices = _select(network, inputs, evidence, statistics, allocation, settings, random, told)
@@ -219,6 +226,10 @@ def _observe(
     told.stage("observe", sum(len(group.consumers) for group in groups))
     images = len(inputs) if settings.recipe.sensitivity else min(GLANCE, len(inputs))
     return observe(network, inputs, groups, sensitivity_images=images, progress=told.step)
+
+
+def _look(recipe: Recipe, inquiry: Inquiry) -> Mapping[str, Finding]:
+    return recipe.look(inquiry) if recipe.look else {}
 
 
 def _allocate(
