@@ -20,6 +20,9 @@ MODULES = (
     "provable.selection.by_loss",
     "provable.selection.by_sensitivity",
     "provable.sensitivity.taylor",
+    "provable.sensitivity.similarity",
+    "provable.sensitivity.functionality",
+    "provable.sensitivity.magnitude",
     "provable.exact.prune",
 )
 """One line per system's module."""

@@ -6,6 +6,9 @@
     pfp            one global error                 largest sensitivities                   tail of the sensitivities
     pfp-sampled    one global error                 with replacement, reweighted            layer theorem
     taylor...      all scores ranked together       largest Taylor importance               none
+    similarity...  one distance for all layers      one of each cluster, merged             none
+    functionality  redundant ones first             least contributing of each cluster      none
+    l1-norm, random                                 baselines                               none
 
 A new method is one entry here. Compensation follows in every recipe unless the caller says "none".
 """
@@ -20,10 +23,10 @@ from provable.allocation import global_error, marginal_loss
 from provable.allocation.budget import Allocation, Budget
 from provable.compensation.moments import Matrix
 from provable.cost import Counts
-from provable.selection import by_loss, by_score, by_sensitivity
+from provable.selection import by_loss, by_score, by_sensitivity, by_similarity
 from provable.selection.evidence import Choice, Evidence
 from provable.selection.finding import Look
-from provable.sensitivity import taylor
+from provable.sensitivity import functionality, magnitude, similarity, taylor
 
 Allocate = Callable[[Sequence[Evidence], Callable[[Counts], Counts], Budget, Mapping[str, int]], Allocation]
 Select = Callable[[Evidence, int, Generator], Choice]
@@ -70,6 +73,11 @@ def _scored(name: str, summary: str, look: Look, random: bool = False, *, labels
     return Recipe(name, summary, by_score.ranked_together, by_score.largest, False, False, random, look, labels)
 
 
+def _merged(name: str, summary: str, look: Look) -> Recipe:
+    """Representatives of clusters, one threshold for all groups."""
+    return Recipe(name, summary, by_score.ranked_together, by_similarity.representatives, False, False, False, look)
+
+
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         recipe.name: recipe
@@ -94,6 +102,12 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             _scored("taylor-parameters", "Taylor importance of filters' parameters", taylor.by_parameters, labels=True),
             _scored("taylor-second-order", "Taylor importance with curvature", taylor.by_curvature, True, labels=True),
             _scored("taylor-output", "Taylor importance for the network's own output", taylor.by_output, True),
+            _merged("similarity", "channels alike by their batch norms merge", similarity.by_model),
+            _merged("similarity-measured", "channels alike on the inputs merge", similarity.by_measurement),
+            _scored("functionality", "least contributing of filters with one function leave",
+                    functionality.by_functionality, True, labels=True),
+            _scored("l1-norm", "smallest filters leave", magnitude.by_norm),
+            _scored("random", "filters leave by chance", magnitude.by_chance, True),
         )
     }
 )  # fmt: skip

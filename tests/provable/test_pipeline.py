@@ -20,7 +20,8 @@ from verify.errors import ModelError
 from verify.network.evaluate import evaluate
 from verify.network.graph import Network
 
-recipe_names = st.sampled_from(sorted(RECIPES))
+ANYWHERE = sorted(set(RECIPES) - {"similarity"})  # that one needs batch norm; tested with its score
+recipe_names = st.sampled_from(ANYWHERE)
 LABELS = np.arange(12) % 2  # of `inputs_of`, for the recipes that need some
 
 
@@ -77,7 +78,7 @@ def test_keeping_everything_returns_the_network(recipes, data, name: str) -> Non
     assert result.compact.digest() == network.digest()
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_same_seed_same_network_and_batches_do_not_matter(sketch, name: str) -> None:
     network = perceptron(sketch)
     x, labels = inputs_of(network, 30), np.arange(30) % 3
