@@ -24,6 +24,9 @@ MODULES = (
     "provable.sensitivity.functionality",
     "provable.sensitivity.magnitude",
     "provable.exact.prune",
+    "provable.sparse_coding.pursuit",
+    "provable.sparse_coding.layered",
+    "provable.sparse_coding.unfolded",
 )
 """One line per system's module."""
 
