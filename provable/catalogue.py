@@ -19,6 +19,8 @@ from provable.method import Method
 MODULES = (
     "provable.selection.by_loss",
     "provable.selection.by_sensitivity",
+    "provable.selection.forward_selection",
+    "provable.structural_search",
     "provable.sensitivity.taylor",
     "provable.sensitivity.similarity",
     "provable.sensitivity.functionality",

@@ -2,6 +2,7 @@
 
     provable compress MODEL --calibration X.npy --keep flops=0.5 --recipe greedy --seed 0 --out DIR
     provable compress MODEL --calibration X.npy --until deviation=0.01 --domain D.vnnlib --out DIR
+    provable compress MODEL --calibration X.npy --until accuracy=0.9 --labels Y.npy --out DIR
     provable exact MODEL --domain D.vnnlib --out DIR
     provable methods [NAME]
 
@@ -15,7 +16,7 @@ import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 UNKNOWN, BAD_INPUT, INTERRUPTED = 2, 3, 130
 
@@ -65,8 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument(
         "--until",
         type=_until,
-        metavar="deviation=E",
-        help="the smallest network with this deviation proved on --domain",
+        metavar="KIND=X",
+        help="deviation=E: the smallest network with this deviation proved on --domain; accuracy=A or agreement=A: "
+        "pruning with compensation down to this share, on the last fifth of the calibration inputs",
     )
     put("--domain", type=Path, help="VNN-LIB file with the inputs that --until speaks about")
     put("--timeout", type=float, default=30.0, metavar="S", help="seconds for each proof of --until (30)")
@@ -98,15 +100,25 @@ def _add_exact(commands: Any) -> None:
     add.set_defaults(run=_exact)
 
 
-def _until(text: str) -> Fraction:
+class Until(NamedTuple):
+    """What --until asks for: "deviation", "accuracy" or "agreement", and the number."""
+
+    kind: str
+    value: Fraction
+
+
+def _until(text: str) -> Until:
     kind, _, number = text.partition("=")
     try:
         found = Fraction(number)
     except (ValueError, ZeroDivisionError):
         found = Fraction(-1)
-    if kind != "deviation" or found < 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected deviation=E with a number E >= 0 such as deviation=0.01")
-    return found
+    if kind not in ("deviation", "accuracy", "agreement") or found < 0 or (kind != "deviation" and found > 1):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected deviation=E with a number E >= 0 such as deviation=0.01, or accuracy=A or agreement=A "
+            "with a share A such as 0.9"
+        )
+    return Until(kind, found)
 
 
 def _pair(text: str) -> tuple[str, float]:
@@ -126,6 +138,10 @@ def _compress(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     check_folder(options.out.absolute(), force=options.force)
     calibration = read_calibration(options.calibration, options.key)
+    if options.until is not None and options.until.kind != "deviation":
+        from provable.structural_command import run_search
+
+        return run_search(options, _model(options.model, options.weights), calibration)
     if options.until is not None:
         from provable.certified_command import run_until
 

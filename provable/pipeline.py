@@ -106,7 +106,7 @@ def compress(
     settings, random = _settings(keep, recipe, compensation, scope, floor, generator)
     told, clock = progress or Silent(), _Clock()
     batches = as_batches(calibration)
-    network = _network(model, batches)
+    network = traced(model, batches)
     inputs = calibration_inputs(network, batches)
     shown = calibration_labels(labels, len(inputs)) if labels is not None and settings.recipe.labels else None
     return _compress(model, network, inputs, shown, settings, random, told, clock)
@@ -209,7 +209,12 @@ def _one_of(name: str, value: str, known: Sequence[str]) -> None:
         raise InputError(f"unknown {name} {value!r}; known: {', '.join(known)}")
 
 
-def _network(model: nn.Module | Network, batches: Sequence[object]) -> Network:
+def traced(model: nn.Module | Network, batches: Sequence[object]) -> Network:
+    """The model as a network; a module is traced on the first input.
+
+    Raises:
+        InputError: it is neither.
+    """
     if isinstance(model, Network):
         return model
     if not isinstance(model, nn.Module):

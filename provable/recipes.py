@@ -3,6 +3,7 @@
     recipe         counts per group                 which slots stay                        promise beforehand
     greedy         marginal loss after compensation backward elimination, compressed stats  volume bound
     volume         marginal promised loss           volume sampling with acceptance         volume bound, factor 2
+    cap            marginal loss after compensation forward selection, original stats       none
     pfp            one global error                 largest sensitivities                   tail of the sensitivities
     pfp-sampled    one global error                 with replacement, reweighted            layer theorem
     taylor...      all scores ranked together       largest Taylor importance               none
@@ -23,7 +24,7 @@ from provable.allocation import global_error, marginal_loss
 from provable.allocation.budget import Allocation, Budget
 from provable.compensation.moments import Matrix
 from provable.cost import Counts
-from provable.selection import by_loss, by_score, by_sensitivity, by_similarity
+from provable.selection import by_loss, by_score, by_sensitivity, by_similarity, forward_selection
 from provable.selection.evidence import Choice, Evidence
 from provable.selection.finding import Look
 from provable.sensitivity import functionality, magnitude, similarity, taylor
@@ -89,6 +90,10 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             Recipe(
                 "volume", "volume sampling, accepted when it meets its bound",
                 _by_curve(by_loss.volume_curve), by_loss.volume, True, False, True,
+            ),
+            Recipe(
+                "cap", "forward selection by explained variance", _by_curve(forward_selection.forward_curve),
+                forward_selection.forward, False, False, False,
             ),
             Recipe(
                 "pfp", "provable filter pruning: largest empirical sensitivities",
