@@ -25,6 +25,7 @@ MODULES = (
     "provable.sensitivity.similarity",
     "provable.sensitivity.functionality",
     "provable.sensitivity.magnitude",
+    "provable.coresets.sparsify",
     "provable.exact.prune",
     "provable.sparse_coding.pursuit",
     "provable.sparse_coding.layered",

@@ -62,7 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     put("--labels", type=Path, help="classes of the calibration inputs, for recipes that need them (.npy or .npz)")
     put("--labels-key", help="array of a .npz file with several")
     size = add.add_mutually_exclusive_group(required=True)
-    size.add_argument("--keep", type=_pair, metavar="KIND=FRACTION", help="flops=, params= or channels= fraction KEPT")
+    size.add_argument(
+        "--keep",
+        type=_pair,
+        metavar="KIND=FRACTION",
+        help="flops=, params= or channels= fraction KEPT; weights= for sipp, corenet",
+    )
     size.add_argument(
         "--until",
         type=_until,

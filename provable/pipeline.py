@@ -21,6 +21,7 @@ from provable.channels import ChannelGroup, channel_groups
 from provable.compensation.refinement import Refiner, Schedule
 from provable.compensation.sequential import Compensated, compensate
 from provable.compensation.uncompensated import output_layers, reweighted, uncompensated
+from provable.coresets.sparsify import SPARSIFIERS, sparsify, weight_share
 from provable.cost import cost_model, count_flops, count_parameters
 from provable.errors import GroupingError, InputError, StateError
 from provable.observe import Statistics, observe
@@ -82,7 +83,8 @@ def compress(
         calibration: unlabelled inputs (samples, *input_shape) in the network's input format, floating point: an
             array, a tensor, or an iterable of batches of them.
         keep: exactly one of ``{"flops": f}``, ``{"params": f}``, ``{"channels": f}``: the fraction KEPT of the
-            original's multiply-adds, of its parameters, or of every prunable group's channels.
+            original's multiply-adds, of its parameters, or of every prunable group's channels; ``{"weights": f}`` for
+            recipes that remove single weights ("sipp", "corenet", ...).
         recipe: "greedy", "volume", "pfp", ...: a name in provable.recipes; ``provable methods`` lists them.
         labels: (samples,) classes of the calibration inputs, for recipes that differentiate the loss ("taylor"). No
             other recipe is shown them.
@@ -103,6 +105,8 @@ def compress(
             the message says which and why.
         provable.errors.SurgeryError: the shrunken network failed its check (never expected).
     """
+    if recipe in SPARSIFIERS:
+        return _sparsify(model, calibration, keep, recipe, compensation, generator)
     settings, random = _settings(keep, recipe, compensation, scope, floor, generator)
     told, clock = progress or Silent(), _Clock()
     batches = as_batches(calibration)
@@ -186,11 +190,16 @@ def prunable(network: Network, scope: str) -> tuple[ChannelGroup, ...]:
 def _settings(
     keep: Mapping[str, float], recipe: str, compensation: str, scope: str, floor: int, generator: Seed
 ) -> tuple[Settings, np.random.Generator]:
-    _one_of("recipe", recipe, tuple(RECIPES))
+    _one_of("recipe", recipe, (*RECIPES, *SPARSIFIERS))
     _one_of("compensation", compensation, COMPENSATIONS)
     _one_of("scope", scope, SCOPES)
     if isinstance(floor, bool) or not isinstance(floor, int) or floor < 1:
         raise InputError(f"floor is the number of channels every group keeps at least, an integer >= 1; got {floor!r}")
+    seed, random = _random(generator)
+    return Settings(budget_of(keep), RECIPES[recipe], compensation, scope, floor, seed), random
+
+
+def _random(generator: Seed) -> tuple[int | None, np.random.Generator]:
     if isinstance(generator, np.random.Generator):
         seed, random = None, generator
     elif isinstance(generator, torch.Generator):
@@ -201,7 +210,27 @@ def _settings(
         if seed < 0:
             raise InputError(f"the seed must not be negative; got {seed}")
         random = np.random.default_rng(seed)
-    return Settings(budget_of(keep), RECIPES[recipe], compensation, scope, floor, seed), random
+    return seed, random
+
+
+def _sparsify(
+    model: nn.Module | Network,
+    calibration: Any,
+    keep: Mapping[str, float],
+    recipe: str,
+    compensation: str,
+    generator: Seed,
+) -> Compression:
+    """Single weights leave instead of channels."""
+    share = weight_share(keep, recipe)
+    seed, random = _random(generator)
+    batches = as_batches(calibration)
+    network = traced(model, batches)
+    settings = {"keep": dict(keep), "recipe": recipe, "compensation": compensation, "seed": seed}
+    return sparsify(
+        model, network, calibration_inputs(network, batches), share=share, recipe=recipe, compensation=compensation,
+        generator=random, settings=settings,
+    )  # fmt: skip
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:

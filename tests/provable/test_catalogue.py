@@ -9,6 +9,7 @@ import pytest
 from provable import catalogue
 from provable.catalogue import MODULES, details, document, method, methods, overview
 from provable.cli import main
+from provable.coresets.sparsify import SPARSIFIERS
 from provable.errors import InputError
 from provable.method import AXES, Method
 from provable.recipes import RECIPES
@@ -55,7 +56,7 @@ def test_what_is_used_exists(known: Method) -> None:
     words = known.use.split()
     if words[0] == "provable":
         assert words[1] in ("compress", "exact")
-        assert words[1] != "compress" or words[2] == "--until" or words[3] in RECIPES
+        assert words[1] != "compress" or words[2] == "--until" or words[3] in {*RECIPES, *SPARSIFIERS}
     else:
         module, _, name = words[0].rpartition(".")
         assert hasattr(import_module(module), name)
