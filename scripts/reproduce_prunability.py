@@ -133,10 +133,14 @@ def loss_of(network: Network, images: Tensor, labels: Tensor) -> float:
     return float(functional.cross_entropy(NetworkModule(network)(images), labels))
 
 
-def correlations(members: list[Member]) -> dict[str, RankCorrelation]:
-    """Every measure against the gap."""
-    gaps, random = [m.gap for m in members], np.random.default_rng(0)
-    return {name: rank_correlation([m.measures[name] for m in members], gaps, random) for name in members[0].measures}
+def correlations(members: list[Member]) -> dict[str, tuple[RankCorrelation, RankCorrelation]]:
+    """Every measure against the gap and against the test loss."""
+    random, found = np.random.default_rng(0), dict[str, tuple[RankCorrelation, RankCorrelation]]()
+    gaps, losses = [m.gap for m in members], [m.test for m in members]
+    for name in members[0].measures:
+        values = [m.measures[name] for m in members]
+        found[name] = rank_correlation(values, gaps, random), rank_correlation(values, losses, random)
+    return found
 
 
 def table(members: list[Member], data: str) -> Table:
