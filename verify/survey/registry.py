@@ -3,12 +3,18 @@
 from verify.errors import SpecificationError
 from verify.survey.ai2 import Ai2
 from verify.survey.algorithm import Algorithm, Facts
+from verify.survey.certify import Certify
+from verify.survey.conv_dual import ConvDual
+from verify.survey.duality import Duality
 from verify.survey.exact_reach import ExactReach
+from verify.survey.fast_lin import FastLin
+from verify.survey.fast_lip import FastLip
 from verify.survey.ilp import ILP
 from verify.survey.max_sens import MaxSens
 from verify.survey.mipverify import MIPVerify
 from verify.survey.nsverify import NSVerify
 from verify.survey.problem import Problem
+from verify.survey.relu_val import ReluVal
 from verify.survey.result import Result
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
@@ -20,6 +26,12 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
         NSVerify,
         MIPVerify,
         ILP,
+        Duality,
+        ConvDual,
+        Certify,
+        FastLin,
+        FastLip,
+        ReluVal,
     )
 }
 
