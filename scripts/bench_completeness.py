@@ -1,6 +1,6 @@
 """Do the branch and bound, the mixed-integer program and the exact enumeration agree on small networks?
 
-    python scripts/bench_completeness.py [--networks 300] [--seconds 10] [--tolerance 1e-6]
+    python scripts/bench_completeness.py [--networks 300] [--seconds 60] [--tolerance 1e-6]
 
 Random ReLU networks with one or two inputs, one or two hidden layers of 2 to 6 units, and a twin that is rounded,
 perturbed or has lost units (with their channels); dead, tied and constant units included. The enumeration of activation
@@ -110,7 +110,7 @@ def outcome(instance: Instance, seconds: float, tolerance: float) -> Outcome:
     ratio = 1.0 + 0.5 * tolerance / max(goal, tolerance)
     found = verify_deviation(
         instance.original, instance.compact, [instance.box], channels=instance.channels, timeout=seconds, ratio=ratio,
-        floor=0.5 * tolerance, batch_size=256,
+        floor=0.5 * tolerance,
     )  # fmt: skip
     clock.append(time.process_time())
     program = milp_deviation(system, instance.box)
@@ -124,7 +124,7 @@ def outcome(instance: Instance, seconds: float, tolerance: float) -> Outcome:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=int, default=300)
-    parser.add_argument("--seconds", type=float, default=10.0, help="for the branch and bound, per network")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for the branch and bound, per network")
     parser.add_argument("--tolerance", type=float, default=1e-6)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

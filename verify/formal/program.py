@@ -236,7 +236,7 @@ def influence_of(form: Form, output: Tensor, ledger: Ledger) -> Tensor | None:
     for block, rows in zip(BLOCKS, form.rows, strict=True):
         share = ledger.share(block)
         if rows is not None and share is not None:
-            errors = _at(rows, output)[form.inputs if block == ORIGINAL else 0 :]
+            errors = _at(rows, output)[form.inputs if block in (ORIGINAL, COMPACT) else 0 :]
             total += (errors.abs()[..., None] * share[: errors.shape[0]]).sum(0)
     return total
 
