@@ -16,13 +16,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from provable.errors import InputError
+
 UNKNOWN, BAD_INPUT, INTERRUPTED = 2, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    from provable.errors import InputError
     from verify.errors import InputError as VerifyInputError
 
     try:
@@ -58,7 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     put("--key", help="array of a .npz file with several")
     size = add.add_mutually_exclusive_group(required=True)
-    size.add_argument("--keep", type=_pair, metavar="KIND=FRACTION", help="flops=, params= or channels= fraction KEPT")
+    size.add_argument(
+        "--keep",
+        type=_pair,
+        metavar="KIND=FRACTION",
+        help="fraction KEPT: flops=, parameters=, bytes=, latency=, channels=",
+    )
     size.add_argument(
         "--until",
         type=_until,
@@ -70,7 +76,15 @@ def _parser() -> argparse.ArgumentParser:
     put("--recipe", default="greedy", help="greedy (default), volume, pfp, pfp-sampled")
     put("--compensation", default="least_squares", help="least_squares (default), two_sided, refine, none")
     put("--scope", default="inner", help="inner (default): ordinary hidden layers; all: residual streams, too")
-    put("--floor", type=int, default=1, help="channels every group keeps at least (default 1)")
+    put(
+        "--floor",
+        type=_floor,
+        action="append",
+        metavar="[GROUP=]N",
+        help="channels, or a share, every group keeps at least (1)",
+    )
+    put("--round-to", type=int, default=1, metavar="N", help="kept widths are multiples of N, such as 8 (1)")
+    put("--batch-size", type=int, default=1, metavar="N", help="inputs per call where latency is measured (1)")
     put("--seed", type=int, default=0, help="for recipes that draw (default 0)")
     put("--out", type=Path, required=True, help="directory to create")
     put("--force", action="store_true", help="replace an earlier output directory")
@@ -110,6 +124,22 @@ def _pair(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"{text!r}: expected KIND=FRACTION such as flops=0.5") from None
 
 
+def _floor(text: str) -> tuple[str, int | float]:
+    group, _, number = text.rpartition("=")
+    try:
+        return group, float(number) if "." in number else int(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected N, a share such as 0.1, or GROUP=N") from None
+
+
+def _floors(given: Sequence[tuple[str, int | float]] | None) -> Any:
+    """One floor for all groups, or one per group."""
+    named = dict(given or [("", 1)])
+    if "" in named and len(named) > 1:
+        raise InputError("--floor: either one number for all groups, or GROUP=N for each that is meant")
+    return named.get("", named)
+
+
 def _compress(options: argparse.Namespace) -> int:
     from provable.artifacts import check_folder
     from provable.calibration import read_calibration
@@ -126,8 +156,8 @@ def _compress(options: argparse.Namespace) -> int:
     with ProgressBars() as bars:
         result = compress(
             _model(options.model, options.weights), calibration, keep=dict([options.keep]), recipe=options.recipe,
-            compensation=options.compensation, scope=options.scope, floor=options.floor, generator=options.seed,
-            progress=bars,
+            compensation=options.compensation, scope=options.scope, floor=_floors(options.floor),
+            round_to=options.round_to, batch=options.batch_size, generator=options.seed, progress=bars,
         )  # fmt: skip
     path = Path(options.model)
     result.save(options.out, original=path if path.suffix == ".onnx" else None, force=options.force)

@@ -6,7 +6,7 @@ Every stage takes records and returns records; the mathematics is in the stages'
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from provable.allocation.budget import Allocation, Budget, budget_of, cost_of
-from provable.allocation.uniform import uniform
+from provable.allocation.budget import Allocation, Budget, budget_of
+from provable.allocation.widths import Floor, allowed_widths
+from provable.budgets import BUDGETS
+from provable.budgets.problem import Problem
 from provable.calibration import as_batches, calibration_inputs, first_input
 from provable.channels import ChannelGroup, channel_groups
 from provable.compensation.refinement import Refiner, Schedule
 from provable.compensation.sequential import Compensated, compensate
 from provable.compensation.uncompensated import output_layers, reweighted, uncompensated
-from provable.cost import cost_model, count_flops, count_parameters
+from provable.cost import Counts
 from provable.errors import GroupingError, InputError, StateError
 from provable.observe import Statistics, observe
 from provable.progress import Progress, Silent
@@ -50,14 +52,18 @@ class Settings:
     recipe: Recipe
     compensation: str
     scope: str
-    floor: int
+    floor: Floor
+    round_to: int
+    batch: int
     seed: int | None
 
     def as_json(self) -> dict[str, Any]:
         """For summary.json."""
         return {
             "keep": {self.budget.kind: self.budget.fraction}, "recipe": self.recipe.name,
-            "compensation": self.compensation, "scope": self.scope, "floor": self.floor, "seed": self.seed,
+            "compensation": self.compensation, "scope": self.scope,
+            "floor": dict(self.floor) if isinstance(self.floor, Mapping) else self.floor,
+            "round_to": self.round_to, "batch": self.batch, "seed": self.seed,
         }  # fmt: skip
 
 
@@ -69,7 +75,9 @@ def compress(
     recipe: str = "greedy",
     compensation: str = "least_squares",
     scope: str = "inner",
-    floor: int = 1,
+    floor: Floor = 1,
+    round_to: int = 1,
+    batch: int = 1,
     generator: Seed = None,
     progress: Progress | None = None,
 ) -> Compression:
@@ -79,27 +87,31 @@ def compress(
         model: a torch module (traced in eval mode, left as it is) or a `Network`.
         calibration: unlabelled inputs (samples, *input_shape) in the network's input format, floating point: an
             array, a tensor, or an iterable of batches of them.
-        keep: exactly one of ``{"flops": f}``, ``{"params": f}``, ``{"channels": f}``: the fraction KEPT of the
-            original's multiply-adds, of its parameters, or of every prunable group's channels.
+        keep: exactly one of ``{"flops": f}``, ``{"parameters": f}``, ``{"bytes": f}``, ``{"latency": f}``,
+            ``{"channels": f}``: the fraction KEPT of the original's multiply-adds, of its parameters, of its stored
+            bytes, of its measured time per call (ONNX Runtime), or of every prunable group's channels.
         recipe: "greedy", "volume", "pfp" or "pfp-sampled" (provable.recipes).
         compensation: "least_squares" refits the layers that read removed channels and the output layer;
             "two_sided" also the layers that produce them; "refine" follows each block's fit with a few hundred
             gradient steps towards the original block's output; "none" leaves weights as they are.
         scope: "inner" prunes the channels of ordinary hidden layers; "all" residual streams and gated channels, too.
-        floor: channels every group keeps at least.
+        floor: channels every group keeps at least: a number, a share of each group in (0, 1), or group -> number.
+        round_to: kept widths are multiples of this number, or the whole group; narrower groups may take any width.
+        batch: inputs per call where latency is measured.
         generator: for recipes that draw: a seed, a numpy or a torch generator. None: seed 0.
         progress: is told of stages and steps.
 
     Returns:
         The compact network with everything known about it. The budget is met or undercut, with two exceptions:
-        "pfp-sampled" meets it in expectation, and intercepts of layers that had no bias come on top of "params".
+        "pfp-sampled" meets it in expectation, and intercepts of layers that had no bias come on top of
+        "parameters" and "bytes".
 
     Raises:
         provable.errors.InputError, verify.errors.InputError: an argument, the model or the data cannot be used;
             the message says which and why.
         provable.errors.SurgeryError: the shrunken network failed its check (never expected).
     """
-    settings, random = _settings(keep, recipe, compensation, scope, floor, generator)
+    settings, random = _settings(keep, recipe, compensation, scope, floor, round_to, batch, generator)
     told, clock = progress or Silent(), _Clock()
     batches = as_batches(calibration)
     network = _network(model, batches)
@@ -136,8 +148,8 @@ def _compress(
         kept=dict(compensated.kept),
         groups=group_reports(evidence, choices, compensated.layers),
         layers=compensated.layers,
-        before=Cost(count_flops(network), count_parameters(network)),
-        after=Cost(count_flops(surgery.compact), count_parameters(surgery.compact)),
+        before=Cost.of(network),
+        after=Cost.of(surgery.compact),
         settings=settings.as_json(),
         knob=allocation.knob,
         knob_meaning=allocation.meaning,
@@ -177,13 +189,15 @@ def prunable(network: Network, scope: str) -> tuple[ChannelGroup, ...]:
 
 
 def _settings(
-    keep: Mapping[str, float], recipe: str, compensation: str, scope: str, floor: int, generator: Seed
-) -> tuple[Settings, np.random.Generator]:
+    keep: Mapping[str, float], recipe: str, compensation: str, scope: str, floor: Floor, round_to: int, batch: int,
+    generator: Seed,
+) -> tuple[Settings, np.random.Generator]:  # fmt: skip
     _one_of("recipe", recipe, tuple(RECIPES))
     _one_of("compensation", compensation, COMPENSATIONS)
     _one_of("scope", scope, SCOPES)
-    if isinstance(floor, bool) or not isinstance(floor, int) or floor < 1:
-        raise InputError(f"floor is the number of channels every group keeps at least, an integer >= 1; got {floor!r}")
+    allowed_widths({}, floor if not isinstance(floor, Mapping) else {}, round_to)
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise InputError(f"batch is the number of inputs per timed call, an integer >= 1; got {batch!r}")
     if isinstance(generator, np.random.Generator):
         seed, random = None, generator
     elif isinstance(generator, torch.Generator):
@@ -194,7 +208,7 @@ def _settings(
         if seed < 0:
             raise InputError(f"the seed must not be negative; got {seed}")
         random = np.random.default_rng(seed)
-    return Settings(budget_of(keep), RECIPES[recipe], compensation, scope, floor, seed), random
+    return Settings(budget_of(keep), RECIPES[recipe], compensation, scope, floor, round_to, batch, seed), random
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:
@@ -224,12 +238,13 @@ def _observe(
 def _allocate(
     network: Network, groups: Sequence[ChannelGroup], evidence: Sequence[Evidence], settings: Settings
 ) -> Allocation:
-    sizes = {group.name: len(group.slots) for group in groups}
-    floors = {name: min(settings.floor, size) for name, size in sizes.items()}
-    if settings.budget.kind == "channels":
-        return uniform(sizes, settings.budget.fraction, floors)
-    cost = cost_of(cost_model(network, groups), settings.budget.kind)
-    return settings.recipe.allocate(evidence, cost, settings.budget, floors)
+    widths = allowed_widths({group.name: len(group.slots) for group in groups}, settings.floor, settings.round_to)
+
+    def by_cost(cost: Callable[[Counts], Counts], budget: Budget) -> Allocation:
+        return settings.recipe.allocate(evidence, cost, budget, widths)
+
+    problem = Problem(network, groups, settings.budget, widths, by_cost, settings.batch)
+    return BUDGETS[settings.budget.kind].meet(problem)
 
 
 def _select(
