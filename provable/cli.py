@@ -4,6 +4,8 @@
     provable compress MODEL --calibration X.npy --until deviation=0.01 --domain D.vnnlib --out DIR
     provable exact MODEL --domain D.vnnlib --out DIR
 
+A run keeps what is finished in .DIR.unfinished beside DIR; after an interruption the same command continues there.
+
 Exit codes: 0 done, 2 done or not but without the certificate that was asked for, 3 bad input (one line on stderr says
 what was wrong), 130 interrupted. DIR appears only when it is complete.
 """
@@ -14,9 +16,12 @@ import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provable.errors import InputError
+
+if TYPE_CHECKING:
+    from provable.journal import Journal
 
 UNKNOWN, BAD_INPUT, INTERRUPTED = 2, 3, 130
 
@@ -32,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"provable: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("provable: interrupted; nothing was written", file=sys.stderr)
+        print("provable: interrupted; nothing was written but what the same command continues from", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -88,6 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     put("--seed", type=int, default=0, help="for recipes that draw (default 0)")
     put("--out", type=Path, required=True, help="directory to create")
     put("--force", action="store_true", help="replace an earlier output directory")
+    put(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="continue an interrupted run with the same inputs and settings (default)",
+    )
     add.set_defaults(run=_compress)
     _add_exact(commands)
     return parser
@@ -153,17 +164,34 @@ def _compress(options: argparse.Namespace) -> int:
         from provable.certified_command import run_until
 
         return run_until(options, calibration)
-    with ProgressBars() as bars:
-        result = compress(
-            _model(options.model, options.weights), calibration, keep=dict([options.keep]), recipe=options.recipe,
-            compensation=options.compensation, scope=options.scope, floor=_floors(options.floor),
-            round_to=options.round_to, batch=options.batch_size, generator=options.seed, progress=bars,
-        )  # fmt: skip
+    journal = _journal(options)
+    try:
+        with ProgressBars() as bars:
+            result = compress(
+                _model(options.model, options.weights), calibration, keep=dict([options.keep]), recipe=options.recipe,
+                compensation=options.compensation, scope=options.scope, floor=_floors(options.floor),
+                round_to=options.round_to, batch=options.batch_size, generator=options.seed, progress=bars,
+                journal=journal.folder,
+            )  # fmt: skip
+    except InputError:
+        journal.discard()
+        raise
     path = Path(options.model)
     result.save(options.out, original=path if path.suffix == ".onnx" else None, force=options.force)
+    journal.discard()
     print(result.table(), end="")
     print(f"{options.out}: written in {time.perf_counter() - started:.1f} s")
     return 0
+
+
+def _journal(options: argparse.Namespace) -> "Journal":
+    from provable.journal import Journal
+
+    out = options.out.absolute()
+    journal = Journal(out.parent / f".{out.name}.unfinished")
+    if not options.resume:
+        journal.discard()
+    return journal
 
 
 def _exact(options: argparse.Namespace) -> int:

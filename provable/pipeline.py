@@ -8,6 +8,7 @@ Every stage takes records and returns records; the mathematics is in the stages'
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from provable.compensation.sequential import Compensated, compensate
 from provable.compensation.uncompensated import output_layers, reweighted, uncompensated
 from provable.cost import Counts
 from provable.errors import GroupingError, InputError, StateError
+from provable.journal import Journal, Notes, run_key
 from provable.observe import Statistics, observe
 from provable.progress import Progress, Silent
 from provable.recipes import RECIPES, Recipe
@@ -80,6 +82,7 @@ def compress(
     batch: int = 1,
     generator: Seed = None,
     progress: Progress | None = None,
+    journal: Path | None = None,
 ) -> Compression:
     """A smaller network that computes nearly the same, without training.
 
@@ -100,6 +103,8 @@ def compress(
         batch: inputs per call where latency is measured.
         generator: for recipes that draw: a seed, a numpy or a torch generator. None: seed 0.
         progress: is told of stages and steps.
+        journal: folder in which the run keeps what is finished, so that the same call after an interruption continues
+            there and gives the identical result (provable.journal). The caller removes it when all is done.
 
     Returns:
         The compact network with everything known about it. The budget is met or undercut, with two exceptions:
@@ -116,7 +121,10 @@ def compress(
     batches = as_batches(calibration)
     network = _network(model, batches)
     inputs = calibration_inputs(network, batches)
-    return _compress(model, network, inputs, settings, random, told, clock)
+    kept = Journal(journal) if journal is not None else None
+    if kept is not None:
+        kept.open(run_key(network.digest(), inputs.numpy().tobytes(), settings.as_json(), random))
+    return _compress(model, network, inputs, settings, random, told, clock, kept)
 
 
 def _compress(
@@ -127,15 +135,18 @@ def _compress(
     random: np.random.Generator,
     told: Progress,
     clock: "_Clock",
+    journal: Journal | None,
 ) -> Compression:
     groups = prunable(network, settings.scope)
     clock.lap("read")
     statistics = _observe(network, inputs, groups, settings, told)
     clock.lap("observe")
     evidence = [evidence_of(network, statistics, group) for group in groups]
-    allocation = _allocate(network, groups, evidence, settings)
+    allocation = (journal.allocation() if journal else None) or _allocate(network, groups, evidence, settings)
+    if journal is not None:
+        journal.keep_allocation(allocation)
     clock.lap("allocate")
-    compensated, choices = _select(network, inputs, evidence, statistics, allocation, settings, random, told)
+    compensated, choices = _select(network, inputs, evidence, statistics, allocation, settings, random, told, journal)
     clock.lap("select and compensate")
     surgery = shrink(compensated.network, compensated.kept)
     error = check_surgery(compensated.network, compensated.kept, surgery, inputs[:2].numpy())
@@ -159,7 +170,7 @@ def _compress(
         calibration_rows=statistics.rows,
         seconds=clock.seconds,
         state_dict=state,
-        notes=(*notes, *_doubts(statistics)),
+        notes=(*notes, *_doubts(statistics), *([journal.said] if journal and journal.said else [])),
     )
 
 
@@ -256,6 +267,7 @@ def _select(
     settings: Settings,
     random: np.random.Generator,
     told: Progress,
+    journal: Journal | None,
 ) -> tuple[Compensated, dict[str, Choice]]:
     """Choose the slots, in advance or on the compressed network's statistics, and refit."""
     losing = [known for known in evidence if allocation.counts[known.group.name] < known.slots]
@@ -279,13 +291,12 @@ def _select(
     start = reweighted(network, groups, choices)
     both = settings.compensation in ("two_sided", "refine")
     extra = (*output_layers(network), *(_producers(groups) if both else ()))
-    polish = (
-        Refiner(network, groups, Schedule(), _torch_generator(random)) if settings.compensation == "refine" else None
-    )
+    descent = _torch_generator(random) if settings.compensation == "refine" else None
+    polish = Refiner(network, groups, Schedule(), descent) if descent is not None else None
     return (
         compensate(
-            network, inputs, groups,
-            fixed=fixed, choose=choose, start=start, extra=extra, polish=polish, progress=told.step,
+            network, inputs, groups, fixed=fixed, choose=choose, start=start, extra=extra, polish=polish,
+            memory=Notes(journal, random, choices, polish, descent), progress=told.step,
         ),
         choices,
     )  # fmt: skip
