@@ -50,11 +50,13 @@ def run_until(options: argparse.Namespace, calibration: Any) -> int:
     network, boxes = load_network(options.model, weights=options.weights), _domain(options)
     console = Console(stderr=True)
     found = smallest_certified(
-        network, calibration, boxes, epsilon=options.until, timeout=options.timeout, generator=options.seed,
+        network, calibration, boxes, epsilon=options.until[1], timeout=options.timeout, generator=options.seed,
         progress=partial(_tell, console, network),
     )  # fmt: skip
     if found is None:
-        print(f"UNKNOWN: no network was certified to deviate by at most {float(options.until):g}; nothing was written")
+        print(
+            f"UNKNOWN: no network was certified to deviate by at most {float(options.until[1]):g}; nothing was written"
+        )
         return UNKNOWN
     _save(options, found.result, partial(_add_certificate, found, options, boxes))
     print(found.result.table(), end="")
@@ -79,8 +81,8 @@ def _tell(console: Console, network: Network, probe: Probe) -> None:
 
 
 def _add_certificate(found: Smallest, options: argparse.Namespace, boxes: Sequence[Box], folder: Path) -> None:
-    again = certify(found.result, folder, boxes, epsilon=options.until, timeout=2 * options.timeout)
+    again = certify(found.result, folder, boxes, epsilon=options.until[1], timeout=2 * options.timeout)
     if again.bound is None:
         raise InputError(f"the certificate could not be made again ({again.reason}); allow more with --timeout")
-    tried = {"version": 1, "deviation": str(options.until), "probes": [probe.as_json() for probe in found.probes]}
+    tried = {"version": 1, "deviation": str(options.until[1]), "probes": [probe.as_json() for probe in found.probes]}
     write_bytes(folder / "search.json", (json.dumps(tried, indent=1, allow_nan=False) + "\n").encode())

@@ -2,6 +2,7 @@
 
     provable compress MODEL --calibration X.npy --keep flops=0.5 --recipe greedy --seed 0 --out DIR
     provable compress MODEL --calibration X.npy --until deviation=0.01 --domain D.vnnlib --out DIR
+    provable compress MODEL --calibration X.npy --until accuracy-drop=0.02 --held-out H.npy --labels Y.npy --out DIR
     provable exact MODEL --domain D.vnnlib --out DIR
 
 A run keeps what is finished in .DIR.unfinished beside DIR; after an interruption the same command continues there.
@@ -73,10 +74,14 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument(
         "--until",
         type=_until,
-        metavar="deviation=E",
-        help="the smallest network with this deviation proved on --domain",
+        metavar="KIND=X",
+        help="the smallest network: deviation=E proved on --domain; or disagreement=X, accuracy-drop=X, "
+        "class-accuracy-drop=X on --held-out inputs",
     )
-    put("--domain", type=Path, help="VNN-LIB file with the inputs that --until speaks about")
+    put("--domain", type=Path, help="VNN-LIB file with the inputs that --until deviation speaks about")
+    put("--held-out", type=Path, help=".npy: fresh inputs for the other limits of --until, used for nothing else")
+    put("--labels", type=Path, help=".npy: class indices of the --held-out inputs")
+    put("--confidence", default="0.99", metavar="C", help="of the statement about the network found (0.99)")
     put("--timeout", type=float, default=30.0, metavar="S", help="seconds for each proof of --until (30)")
     put("--recipe", default="greedy", help="greedy (default), volume, pfp, pfp-sampled")
     put("--compensation", default="least_squares", help="least_squares (default), two_sided, refine, none")
@@ -116,15 +121,18 @@ def _add_exact(commands: Any) -> None:
     add.set_defaults(run=_exact)
 
 
-def _until(text: str) -> Fraction:
+def _until(text: str) -> tuple[str, Fraction]:
     kind, _, number = text.partition("=")
     try:
         found = Fraction(number)
     except (ValueError, ZeroDivisionError):
         found = Fraction(-1)
-    if kind != "deviation" or found < 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected deviation=E with a number E >= 0 such as deviation=0.01")
-    return found
+    if kind not in ("deviation", "disagreement", "accuracy-drop", "class-accuracy-drop") or found < 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected deviation=E, disagreement=X, accuracy-drop=X or class-accuracy-drop=X with a number "
+            ">= 0 such as deviation=0.01"
+        )
+    return kind, found
 
 
 def _pair(text: str) -> tuple[str, float]:
@@ -161,17 +169,13 @@ def _compress(options: argparse.Namespace) -> int:
     check_folder(options.out.absolute(), force=options.force)
     calibration = read_calibration(options.calibration, options.key)
     if options.until is not None:
-        from provable.certified_command import run_until
-
-        return run_until(options, calibration)
+        return _searched(options, calibration)
     journal = _journal(options)
     try:
         with ProgressBars() as bars:
             result = compress(
-                _model(options.model, options.weights), calibration, keep=dict([options.keep]), recipe=options.recipe,
-                compensation=options.compensation, scope=options.scope, floor=_floors(options.floor),
-                round_to=options.round_to, batch=options.batch_size, generator=options.seed, progress=bars,
-                journal=journal.folder,
+                _model(options.model, options.weights), calibration, keep=dict([options.keep]), progress=bars,
+                journal=journal.folder, **_method(options),
             )  # fmt: skip
     except InputError:
         journal.discard()
@@ -182,6 +186,25 @@ def _compress(options: argparse.Namespace) -> int:
     print(result.table(), end="")
     print(f"{options.out}: written in {time.perf_counter() - started:.1f} s")
     return 0
+
+
+def _method(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that say how to compress."""
+    return {
+        "recipe": options.recipe, "compensation": options.compensation, "scope": options.scope,
+        "floor": _floors(options.floor), "round_to": options.round_to, "batch": options.batch_size,
+        "generator": options.seed,
+    }  # fmt: skip
+
+
+def _searched(options: argparse.Namespace, calibration: Any) -> int:
+    if options.until[0] == "deviation":
+        from provable.certified_command import run_until
+
+        return run_until(options, calibration)
+    from provable.held_out_command import run_held_out
+
+    return run_held_out(options, _model(options.model, options.weights), calibration, _method(options))
 
 
 def _journal(options: argparse.Namespace) -> "Journal":
