@@ -133,7 +133,7 @@ def collapse_steps(
     """
     rate = lr * (strength + weight_decay)
     factor = float(np.abs(np.roots([1.0, rate - 1.0 - momentum, momentum])).max())
-    if not 0 <= factor < 1:
+    if not 0 < rate < 2 * (1 + momentum):
         raise ScheduleError(
             f"with lr {lr:g}, strength {strength:g} and momentum {momentum:g} the deviation is multiplied by "
             f"{factor:.6g} per step and never vanishes; take 0 < lr * (strength + weight_decay) < 2 (1 + momentum)"

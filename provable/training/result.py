@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from provable.channels import ChannelGroup
 from provable.cost import count_flops, count_parameters
+from provable.errors import TrainingError
 from provable.pipeline import module_state
 from provable.records import Compression, Cost, GroupReport
 from provable.surgery import Surgery
 from verify.network.graph import Network
+from verify.network.read_export import trace
 
 
 def as_compression(
@@ -44,6 +47,17 @@ def as_compression(
         surgery_error=error, samples=0, calibration_digest="", calibration_rows=(), seconds={}, state_dict=state,
         notes=notes,
     )  # fmt: skip
+
+
+def traced(model: nn.Module, example: Tensor | None) -> Network:
+    """The network of a module in evaluation mode.
+
+    Raises:
+        TrainingError: there is no example input.
+    """
+    if example is None:
+        raise TrainingError("a torch module needs an example input to be traced with; pass example=")
+    return trace(model, example.detach().to(torch.float32))
 
 
 def _report(method: str, group: ChannelGroup, kept: Sequence[int]) -> GroupReport:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from provable.channels import ChannelGroup, channel_groups
@@ -21,10 +20,9 @@ from provable.errors import CollapseError, SurgeryError
 from provable.records import Compression
 from provable.surgery import check_surgery, shrink
 from provable.training.clusters import CollapsePlan
-from provable.training.result import as_compression
+from provable.training.result import as_compression, traced
 from verify.network.evaluate import evaluate
 from verify.network.graph import Array, Network
-from verify.network.read_export import trace
 
 TOLERANCE = 1e-5
 AMPLIFICATION = 1e3  # what layers may make of the spread before the result is thrown away
@@ -72,7 +70,7 @@ def trim(
         CollapseError: the clusters have not collapsed.
         SurgeryError: the trimmed network computes something else.
     """
-    network = model if isinstance(model, Network) else trace(model, _given(example))
+    network = model if isinstance(model, Network) else traced(model, example)
     spread = cluster_spread(network, plan)
     if not spread.deviation <= tolerance:
         raise CollapseError(
@@ -90,12 +88,6 @@ def trim(
         raise SurgeryError(f"the trimmed network's outputs differ by {difference:.3g} (relative); it is not kept")
     settings = {"spread": spread.deviation, "difference": difference, "tolerance": tolerance}
     return as_compression("C-SGD", network, surgery, [g for g in groups if g.name in kept], error, settings, model)
-
-
-def _given(example: Tensor | None) -> Tensor:
-    if example is None:
-        raise CollapseError("a torch module needs an example input to be traced with; pass example=")
-    return example.detach().to(torch.float32)
 
 
 def _gathered(network: Network, groups: Sequence[ChannelGroup], plan: CollapsePlan) -> Network:

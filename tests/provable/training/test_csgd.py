@@ -98,7 +98,6 @@ def test_every_cluster_has_a_member_and_every_slot_a_cluster(keep: float) -> Non
 
 
 def test_followers_share_the_pacesetters_clusters() -> None:
-    model = residual()
     plan = plan_for()
     assert plan.collapses["stem.weight"].labels == plan.collapses["outer.weight"].labels
     assert plan.collapses["norm.running_mean"].labels == plan.collapses["outer_norm.bias"].labels
