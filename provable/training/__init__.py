@@ -3,12 +3,14 @@
 from provable.training.clusters import CollapsePlan, collapse_plan, plan_of
 from provable.training.csgd import CSGD, collapse_steps
 from provable.training.dpf import DPF
+from provable.training.dpp import DPP
 from provable.training.gsm import GSM, passive_steps
 from provable.training.idle import remove_idle
 from provable.training.masks import fix_zeros, release_zeros, sparsity
+from provable.training.spp import SPP
 from provable.training.trim import cluster_spread, trim
 
 __all__ = [
-    "CSGD", "DPF", "GSM", "CollapsePlan", "cluster_spread", "collapse_plan", "collapse_steps", "fix_zeros",
-    "passive_steps", "plan_of", "release_zeros", "remove_idle", "sparsity", "trim",
+    "CSGD", "DPF", "DPP", "GSM", "SPP", "CollapsePlan", "cluster_spread", "collapse_plan", "collapse_steps",
+    "fix_zeros", "passive_steps", "plan_of", "release_zeros", "remove_idle", "sparsity", "trim",
 ]  # fmt: skip
