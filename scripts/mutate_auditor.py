@@ -306,11 +306,15 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="only the quick tests")
     parser.add_argument("--seconds", type=float, default=60.0, help="limit per mutant and stage")
     parser.add_argument("--survivors", type=Path, help="write the survivors to this JSON file")
+    parser.add_argument("--again", type=Path, help="only the mutants in a file written by --survivors")
     parser.add_argument("--list", action="store_true", help="count the mutants, run nothing")
     options = parser.parse_args()
     chosen = [m for module in options.modules for m in mutants(module)]
     if options.functions:
         chosen = [m for m in chosen if m[0].function.split(".")[-1] in options.functions]
+    if options.again:
+        keys = {tuple(entry.values()) for entry in json.loads(options.again.read_text())}
+        chosen = [m for m in chosen if m[0].key in keys]
     if options.sample is not None and options.sample < len(chosen):
         chosen = random.Random(options.seed).sample(chosen, options.sample)
     if options.list:

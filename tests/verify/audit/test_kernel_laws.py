@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from verify.audit import Verdict, audit, check, rounding, rules
+from verify.audit import form as form_module
 from verify.audit.check import InputGrid, _Enclosure, scaled_floor
 from verify.audit.exact import FORM_BITS, LARGEST, Real, Resource, coarse, power
-from verify.audit.form import CENTRE, Form, Term, constant, settle
+from verify.audit.form import CENTRE, Form, Term, constant, place, settle
 from verify.audit.lift import Correspondence, Stage, kept_elements, stages_of_pair
 from verify.audit.linear import bounded_sums, image, linear_map
 from verify.audit.program import Program, Step, Unsupported, from_bits, integers
@@ -61,6 +62,11 @@ def test_the_join_is_the_sharper_side_of_each_in_the_finer_unit() -> None:
         assert joined.exponent == 0
         assert joined.low.ravel().tolist() == [-8, -28]
         assert joined.high.ravel().tolist() == [8, 2]
+
+
+def test_the_largest_bound_is_over_all_outputs_and_leaves() -> None:
+    assert _Enclosure(np.array([[-9.0, -1.0]]), np.array([[2.0, 3.0]]), 0).largest == 9
+    assert _Enclosure(np.array([[-1.0, -2.0]]), np.array([[8.0, 3.0]]), 0).largest == 8
 
 
 # the input
@@ -157,6 +163,19 @@ def test_numbers_in_a_unit_carry_what_they_lose() -> None:
         number.units(-1)
 
 
+def test_half_a_unit_lost_is_a_unit_of_remainder() -> None:
+    for value in (1.0, 3.0, -5.0):
+        assert place(np.zeros((1, 1, 1)), CENTRE, [constant(column(value), -1)], 0).tolist() == [[1.0]]
+
+
+def test_a_unit_that_is_too_fine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unit is only proposed: sums that leave the range in it are not used."""
+    monkeypatch.setattr(form_module, "choose_unit", lambda *_: -30)
+    with pytest.raises(Resource, match="range"):
+        settle([constant(column(2**12), 0)], [])
+    assert settle([constant(column(2**9), 0)], []).body[0, 0, 0] == 2.0**39
+
+
 # affine maps
 
 
@@ -182,6 +201,23 @@ def test_wide_weights_keep_what_their_limbs_miss() -> None:
     value = Fraction(exact_weight, 2**52) * (2**39 - 1)
     unit = Fraction(2) ** found.exponent
     assert abs(value - unit * int(found.body[0, 0, 0])) <= unit * int(found.rem[0, 0])
+
+
+def test_the_lowest_products_are_rounded_and_counted_in_every_column() -> None:
+    """Nine columns, each of which loses almost half a unit of 2^20."""
+    linear = linear_map(weights((2.0**40 + 3,)), weights((0.0,)), 0, np.arange(1)[None, None], 1)
+    body = np.zeros((1, 9, 1))
+    body[0, :, 0] = 2.0**36 + 174_762  # 3 times the rest is just below half of 2^20
+    found = settle(*image(linear, Form(0, ((0, 1), (1, 8)), body, np.zeros((1, 1)))))
+    unit, value = Fraction(2) ** found.exponent, (2**40 + 3) * (2**36 + 174_762)
+    lost = sum(abs(value - unit * int(v)) for v in found.body[0, :, 0].tolist())
+    assert 0 < lost <= unit * int(found.rem[0, 0])
+
+
+def test_maps_that_are_zero_have_their_full_shape() -> None:
+    taps = np.array([[[0], [1]], [[1], [0]]])
+    linear = linear_map(np.zeros((2, 3, 1)), np.zeros((2, 3, 1)), 0, taps, 2)
+    assert settle(*image(linear, Form(0, CENTRE, np.ones((2, 1, 4)), np.ones((2, 4))))).rem.shape == (12, 4)
 
 
 def test_sums_that_could_round_are_refused() -> None:
@@ -215,6 +251,17 @@ def test_the_rounding_of_an_affine_step_is_not_below_its_formula(length: int, bi
     size = 5 * length + abs(int(bias or 0))
     least = m * u / (1 - m * u) * size + 2 * (m + 1) * Fraction(1, 2**149)
     assert least <= found <= least * Fraction(m + 2, m)  # gamma is rounded up to a whole number of u
+
+
+def test_products_may_underflow() -> None:
+    """Where all products vanish, 2 (m + 1) 2^-149 is all there is, and it is needed."""
+    from verify.audit.lift import own_map
+
+    affine = own_map(plain_step(7, None), 7)
+    assert affine is not None
+    x = Form(-200, CENTRE, np.ones((7, 1, 1)), np.zeros((7, 1)))
+    found = sum(int(r[0, 0]) * Fraction(2) ** e for r, e in rounding.of_affine(affine, x))
+    assert found >= 22 * Fraction(1, 2**149)
 
 
 def test_a_sum_of_two_rounds_once_relative_to_both() -> None:
@@ -257,8 +304,8 @@ def exhaustive(ends: list[int]) -> list[tuple[int, int]]:
     "ends",
     [
         [-3, 4, -2, 5, -1, 2], [1, 4, -2, 5, -1, 2], [-3, 4, 1, 5, -4, 2], [-4, -1, -2, 3, -4, 0],
-        [-2, 3, -5, -1, 0, 4], [0, 0, -3, 3, -3, 3], [-3, 3, -3, 3, 0, 0], [-3, 0, 0, 3, -6, 0], [-5, 5, -5, 5, -10, 10],
-        [2, 5, -4, -1, 3, 9],
+        [-2, 3, -5, -1, 0, 4], [0, 0, -3, 3, -3, 3], [-3, 3, -3, 3, 0, 0], [-3, 0, 0, 3, -6, 0],
+        [-5, 5, -5, 5, -10, 10], [2, 5, -4, -1, 3, 9],
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("sloped", [True, False])
@@ -271,7 +318,9 @@ def test_the_plane_of_a_relu_pair_holds_and_is_touched(ends: list[int], sloped: 
     assert sloped or (s_z, s_d) == (0, 0)
 
 
-@pytest.mark.parametrize(("low", "high"), [(-8, 8), (-1, 100), (-100, 1), (-6, 0), (0, 6), (3, 6), (-6, -3), (0, 0)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(-8, 8), (-3, 100), (-100, 3), (-7, 5), (-6, 0), (0, 6), (3, 6), (-6, -3), (0, 0)]
+)
 @pytest.mark.parametrize("budget", [0.0, 1.0])
 def test_the_line_of_a_relu_holds_between_its_bounds(low: int, high: int, budget: float) -> None:
     """x = centre + radius xi, so its relu must fit centre', slope' xi and what is new, at both ends and at 0."""
@@ -291,6 +340,34 @@ def test_the_line_of_a_relu_holds_between_its_bounds(low: int, high: int, budget
     if low >= 0 or high <= 0:
         assert new == 0
     assert symbols.left[0] >= 0
+
+
+@pytest.mark.parametrize("budget", [0.0, 9.0])
+def test_the_difference_of_two_relus_is_enclosed_on_every_small_region(budget: float) -> None:
+    """All regions with bounds from -2 to 2, all their integer points, which include all vertices."""
+    ranges = [(a, b) for a in range(-2, 3) for b in range(a, 3)]
+    regions = [(*z, *y, z[0] - y[1], z[1] - y[0]) for z in ranges for y in ranges]
+    regions += [(*z, *y, -1, 1) for z in ranges for y in ranges if z[0] - y[1] <= -1 and z[1] - y[0] >= 1]
+    ends = [np.array(side, dtype=np.float64)[:, None] for side in zip(*regions, strict=True)]
+    bounds = rules.Bounds(0, (ends[0], ends[1]), (ends[2], ends[3]), (ends[4], ends[5]))
+    count, forms = len(regions), []
+    for block, (low, high) in enumerate(((ends[0], ends[1]), (ends[4], ends[5])), 1):
+        body = np.stack([low + high, high - low], axis=1)  # in halves, so that the centre is whole
+        forms.append(Form(-1, ((0, 1), (block, 1)), body, np.zeros((count, 1))))
+    found = rules._relu_difference(*forms, bounds, np.arange(count), rules.Symbols(3, np.array([budget])))
+    start, columns = 0, {}
+    for block, width in found.blocks:
+        columns[block] = np.abs(found.body[:, start : start + width, 0]) if block > 2 else found.body[:, start, 0]
+        start += width
+    unit = 2.0**found.exponent
+    for i, region in enumerate(regions):
+        new = found.rem[i, 0] + sum(v[i].sum() for b, v in columns.items() if b > 2)
+        for z, y in exhaustive(list(region)):
+            middle = columns[0][i]
+            for block, value, low, high in ((1, z, *region[:2]), (2, z - y, *region[4:])):
+                if block in columns and high > low:
+                    middle += columns[block][i] * (2 * value - low - high) / (high - low)
+            assert abs((max(z, 0) - max(y, 0)) / unit - middle) <= new + 2.0**-12, (region, z, y)  # float64 quotients
 
 
 def test_bounds_of_a_pair_sharpen_each_other_soundly() -> None:
@@ -375,6 +452,14 @@ def test_fills_and_signs_belong_to_the_premise() -> None:
     assert not stages(plus, minus)[0].aligned
 
 
+def test_every_input_of_a_sum_must_be_kept_alike() -> None:
+    net = Program(
+        "x", (3,), False, (step("r", "relu", "x", 3), Step("s", "sum", ("x", "r"), (3,), signs=(1, 1))), "s", ""
+    )
+    assert stages(net, net)[1].aligned
+    assert not stages(net, net, Correspondence("r", "r", 0, (0, 2, 1)))[1].aligned
+
+
 def test_kept_elements_are_those_of_the_axis() -> None:
     entry = Correspondence("a", "a", 1, (2, 0))
     found = kept_elements((2, 3), (2, 2), entry)
@@ -423,6 +508,10 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], object], Verdict]] = {
     "another rule": (lambda d: d["rule"].update(name="none"), Verdict.UNSUPPORTED),
     "another version": (lambda d: d.update(version=1), Verdict.UNSUPPORTED),
     "version false": (lambda d: d.update(version=False), Verdict.UNSUPPORTED),
+    "separate with a lift": (lambda d: d["rule"].update(name="separate"), Verdict.MALFORMED),
+    "a box almost empty": (
+        lambda d: d["claim"]["domain"][0].update(lower=["1." + "0" * 30 + "1"] * 2, upper=["1"] * 2),
+        Verdict.MALFORMED),
     "lift twice": (lambda d: d.update(lift=d["lift"] * 2), Verdict.REJECT),
     "lift of a value unknown": (lambda d: d["lift"][0].update(original="nothing"), Verdict.REJECT),
 }  # fmt: skip
@@ -433,6 +522,26 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], object], Verdict]] = {
 def test_forged_certificates_get_their_verdict(tmp_path: Path, name: str, forgery: str) -> None:
     change, verdict = FORGERIES[forgery]
     assert forged(name, tmp_path / "forged.json", change) is verdict
+
+
+def test_float32_claims_need_float32_networks(tmp_path: Path) -> None:
+    from verify.certificate.emit import emit_certificate
+    from verify.network.graph import build
+    from verify.network.write_onnx import write_onnx
+    from verify.spec.box import Box
+    from verify.spec.deviation import Leaf
+
+    for kind, verdict in (("float32", Verdict.ACCEPT), ("float64", Verdict.UNSUPPORTED)):
+        parameters = {"w": np.ones((1, 1), kind)}
+        write_onnx(
+            build("x", (1,), [("y", "linear", ("x",), {"weight": "w"}, {})], "y", parameters), tmp_path / "n.onnx"
+        )
+        paths = {"original": tmp_path / "n.onnx", "compact": tmp_path / "n.onnx"}
+        emit_certificate(
+            tmp_path / "c.json", **paths, boxes=[Box.from_floats([0], [1])], epsilon=Fraction(1), lift=(),
+            rule="pair_zonotope", parameters={"symbols": 10}, trees=[Leaf()], arithmetic="float32",
+        )  # fmt: skip
+        assert audit(tmp_path / "c.json", **paths).verdict is verdict
 
 
 def test_the_report_says_what_was_read(tmp_path: Path) -> None:
