@@ -185,10 +185,11 @@ def weights(*rows: tuple[float, ...]) -> np.ndarray:
 
 def test_products_take_in_remainders_and_inexact_weights() -> None:
     linear = linear_map(weights((3.0, -5.0)), weights((1.0, 2.0)), 0, np.arange(2)[None, None], 2)
-    form = Form(0, CENTRE, np.array([[[10.0]], [[100.0]]]), column(1, 4))
+    scale = 2**30  # so that the rounding of the lowest limbs is nothing beside the radii of the weights
+    form = Form(0, CENTRE, np.array([[[10.0 * scale]], [[100.0 * scale]]]), column(scale, 4 * scale))
     found = settle(*image(linear, form))
     unit, centre = Fraction(2) ** found.exponent, int(found.body[0, 0, 0])
-    ends = [w * x + v * y for w in (2, 4) for v in (-7, -3) for x in (9, 11) for y in (96, 104)]
+    ends = [scale * (w * x + v * y) for w in (2, 4) for v in (-7, -3) for x in (9, 11) for y in (96, 104)]
     assert unit * (centre - int(found.rem[0, 0])) <= min(ends)
     assert max(ends) <= unit * (centre + int(found.rem[0, 0]))
 
@@ -205,13 +206,13 @@ def test_wide_weights_keep_what_their_limbs_miss() -> None:
 
 def test_the_lowest_products_are_rounded_and_counted_in_every_column() -> None:
     """Nine columns, each of which loses almost half a unit of 2^20."""
-    linear = linear_map(weights((2.0**40 + 3,)), weights((0.0,)), 0, np.arange(1)[None, None], 1)
-    body = np.zeros((1, 9, 1))
-    body[0, :, 0] = 2.0**36 + 174_762  # 3 times the rest is just below half of 2^20
+    linear = linear_map(weights((3.0,)), weights((0.0,)), 0, np.arange(1)[None, None], 1)
+    body = np.full((1, 9, 1), 174_763.0)  # three times this is 2^19 + 1
     found = settle(*image(linear, Form(0, ((0, 1), (1, 8)), body, np.zeros((1, 1)))))
-    unit, value = Fraction(2) ** found.exponent, (2**40 + 3) * (2**36 + 174_762)
-    lost = sum(abs(value - unit * int(v)) for v in found.body[0, :, 0].tolist())
-    assert 0 < lost <= unit * int(found.rem[0, 0])
+    unit = Fraction(2) ** found.exponent
+    lost = sum(abs(3 * 174_763 - unit * int(v)) for v in found.body[0, :, 0].tolist())
+    assert lost >= 9 * (2**19 - 1)
+    assert lost <= unit * int(found.rem[0, 0])
 
 
 def test_maps_that_are_zero_have_their_full_shape() -> None:
@@ -565,3 +566,19 @@ def test_the_proved_bound_is_the_least_epsilon(tmp_path: Path) -> None:
         for factor, verdict in ((Fraction(1), Verdict.ACCEPT), (1 - Fraction(1, 2**60), Verdict.REJECT)):
             text = str(bound * factor)
             assert forged(name, tmp_path / "b.json", lambda d, t=text: d["claim"].update(epsilon=t)) is verdict
+
+
+# moves
+
+
+def test_joined_values_and_their_fill_are_in_place() -> None:
+    """Two inputs of different units one after the other; -1 takes the constant, and only there."""
+    first = Form(0, CENTRE, column(1, 2)[:, None] * np.ones(3), np.full((2, 3), 1.0))
+    second = Form(2, CENTRE, column(10)[:, None] * np.ones(3), np.full((1, 3), 2.0))
+    one = Step("g", "gather", ("a", "b"), (4,), np.array([2, -1, 0, 1]), bias=from_bits(b"\x00\x00\xc0\x40", "float32"))
+    stage = Stage(one, (0, 1))
+    found = rules._gather(stage, [rules.Values(first), rules.Values(second)], rules.Symbols(2, np.zeros(3))).z
+    unit = Fraction(2) ** found.exponent
+    for leaf in range(3):
+        assert [int(v) * unit for v in found.body[:, 0, leaf]] == [40, 6, 1, 2]
+        assert [int(v) * unit for v in found.rem[:, leaf]] == [8, 0, 1, 1]
