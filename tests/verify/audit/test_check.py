@@ -149,6 +149,20 @@ def test_every_flipped_bit_and_every_truncation(attacks: ModuleType, bases: list
             assert base.judge(path).verdict is not Verdict.ACCEPT
 
 
+def test_planted_deviations_are_never_denied(attacks: ModuleType, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    outcomes = [o for i in range(6) for o in attacks.planted(rng, tmp_path / str(i), 12)]
+    assert not [o for o in outcomes if o.wrong]
+    assert sum(o.verdict == "ACCEPT" for o in outcomes) == 6  # the true claims
+    assert sum(o.verdict == "REJECT" for o in outcomes) > 40
+
+
+@pytest.mark.slow
+def test_many_planted_deviations_are_never_denied(attacks: ModuleType, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    assert not [o for i in range(100) for o in attacks.planted(rng, tmp_path / str(i), 20) if o.wrong]
+
+
 def test_any_changed_byte_of_a_network_is_rejected(bases: list, tmp_path: Path) -> None:
     base = bases[0]
     data = bytearray((base.folder / "compact.onnx").read_bytes())
