@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from provable.channels import ChannelGroup
-from provable.cost import count_flops, count_parameters
 from provable.errors import TrainingError
 from provable.pipeline import module_state
 from provable.records import Compression, Cost, GroupReport
@@ -41,8 +40,8 @@ def as_compression(
         original=original, compact=surgery.compact, channels=surgery.channels,
         kept={g.name: surgery.kept[g.name] for g in groups},
         groups=tuple(_report(method, g, surgery.kept[g.name]) for g in groups), layers=(),
-        before=Cost(count_flops(original), count_parameters(original)),
-        after=Cost(count_flops(surgery.compact), count_parameters(surgery.compact)),
+        before=Cost.of(original),
+        after=Cost.of(surgery.compact),
         settings={"recipe": method, **settings}, knob=0.0, knob_meaning="none: training decided what leaves",
         surgery_error=error, samples=0, calibration_digest="", calibration_rows=(), seconds={}, state_dict=state,
         notes=notes,
