@@ -174,7 +174,7 @@ def settle(terms: Sequence[Summand], slacks: Sequence[Slack], chosen: Mask | Non
     """
     n, leaves = terms[0].shape
     slacks = [s for s in slacks if s[0].any()]
-    used = [t for t in terms if t.reach != 0]  # NaN must not look like nothing
+    used = [t for t in terms if not t.reach <= 0]  # NaN must not look like nothing
     widths: dict[int, int] = {}
     if any(widths.setdefault(b, w) != w for t in used or terms for b, w in t.blocks):
         raise Resource("blocks of symbols differ in width")
