@@ -2,6 +2,8 @@
 
     original.onnx          the network that was compressed (the given file's bytes, or written from the graph)
     compact.onnx           the smaller network, without metadata
+    compact.folded.onnx    the same with batch norms folded into the layers before them, to be deployed; rounded anew,
+                           so certificates, which speak about compact.onnx, do not cover it (only with batch norms)
     compact.safetensors    its parameters  } reload without the user's class:
     structure.json         its graph       } verify.network.structure.read_structure
     state_dict.safetensors for the user's own class at the compact widths (module input only)
@@ -28,6 +30,7 @@ from typing import Any
 import safetensors.torch
 
 from provable.errors import OutputError
+from provable.folding import fold_batch_norms
 from provable.records import Compression
 from provable.table import layer_table
 from verify.network.files import write_bytes
@@ -106,6 +109,9 @@ def _fill(result: Compression, folder: Path, original: Path | None) -> None:
     else:
         write_onnx(result.original, folder / "original.onnx")
     write_onnx(result.compact, folder / "compact.onnx")
+    folded = fold_batch_norms(result.compact)
+    if len(folded.nodes) < len(result.compact.nodes):
+        write_onnx(folded, folder / "compact.folded.onnx")
     write_structure(result.compact, folder)
     if result.state_dict is not None:
         own = {key: tensor.clone().contiguous() for key, tensor in result.state_dict.items()}

@@ -1,8 +1,8 @@
-"""What a network costs: multiply-adds and parameters, and both as functions of how many channels stay.
+"""What a network costs: multiply-adds, parameters and bytes, and all as functions of how many channels stay.
 
 Multiply-adds are those of linear and conv nodes for one sample, one per weight and output position; biases,
 norms, activations and products of two values are not counted. Parameters are all stored numbers except the
-running statistics of batch norm, shared ones once.
+running statistics of batch norm, shared ones once. Bytes are those of all stored numbers, running statistics included.
 
     cost(kept) = sum over terms of coefficient * product of widths,   width = constant + sum_g multiplicity_g kept_g
 
@@ -48,6 +48,12 @@ def parameters_by_node(network: Network) -> dict[str, int]:
     return {node.name: sum(network.parameters[key].size for key in keys) for node, keys in _owned(network)}
 
 
+def count_bytes(network: Network) -> int:
+    """Bytes of all stored numbers, running statistics included; shared parameters count once."""
+    read = {key for node in network for key in node.parameters.values()}
+    return sum(network.parameters[key].nbytes for key in read)
+
+
 @dataclass(frozen=True)
 class Terms:
     """A sum of products of widths.
@@ -76,13 +82,14 @@ class CostModel:
     Attributes:
         names: group names, the order of the last axis of counts.
         full: number of slots of every group.
-        flop_terms, parameter_terms: the two costs.
+        flop_terms, parameter_terms, byte_terms: the costs.
     """
 
     names: tuple[str, ...]
     full: tuple[int, ...]
     flop_terms: Terms
     parameter_terms: Terms
+    byte_terms: Terms
 
     def flops(self, kept: Mapping[str, int]) -> int:
         """Multiply-adds when each named group keeps that many slots; the others stay whole."""
@@ -91,6 +98,10 @@ class CostModel:
     def parameters(self, kept: Mapping[str, int]) -> int:
         """Stored numbers when each named group keeps that many slots; the others stay whole."""
         return int(self.parameter_terms.value(self.counts(kept)))
+
+    def bytes(self, kept: Mapping[str, int]) -> int:
+        """Stored bytes when each named group keeps that many slots; the others stay whole."""
+        return int(self.byte_terms.value(self.counts(kept)))
 
     def counts(self, kept: Mapping[str, int]) -> Counts:
         """Kept slots as an array ``(groups,)`` in the order of `names`, for `Terms.value`.
@@ -110,8 +121,13 @@ def cost_model(network: Network, groups: Sequence[ChannelGroup]) -> CostModel:
     axes = {value: axis for group in groups for value, axis in group.axes.items()}
     flops = [_flop_factors(network, node, axes) for node in network if node.op in ("linear", "conv")]
     parameters = [f for node, keys in _owned(network) for f in _parameter_factors(network, node, keys, axes)]
+    stored = [
+        [(network.parameters[key].itemsize, None), *factors]
+        for node, keys in _owned(network, statistics=True)
+        for key, factors in zip(keys, _parameter_factors(network, node, keys, axes), strict=True)
+    ]
     names, full = tuple(group.name for group in groups), tuple(len(group.slots) for group in groups)
-    return CostModel(names, full, _terms(flops, groups), _terms(parameters, groups))
+    return CostModel(names, full, *(_terms(t, groups) for t in (flops, parameters, stored)))
 
 
 Factor = tuple[int, str | None]  # size of an axis, and the value whose channels it holds
@@ -154,11 +170,12 @@ def _positions(node: Node) -> tuple[int, ...]:
     return node.shape[1:] if node.op == "conv" else node.shape[:-1]
 
 
-def _owned(network: Network) -> list[tuple[Node, list[str]]]:
+def _owned(network: Network, statistics: bool = False) -> list[tuple[Node, list[str]]]:
     seen: set[str] = set()
     owned = []
     for node in network:
-        keys = [k for role, k in node.parameters.items() if not (node.op == "batch_norm" and role in _STATISTICS)]
+        left_out = _STATISTICS if node.op == "batch_norm" and not statistics else ()
+        keys = [key for role, key in node.parameters.items() if role not in left_out]
         owned.append((node, [key for key in dict.fromkeys(keys) if key not in seen]))
         seen.update(keys)
     return owned

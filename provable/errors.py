@@ -7,6 +7,11 @@
     │   ├── StateError            a state_dict does not fit the network
     │   ├── BudgetError           no selection meets the budget
     │   ├── CalibrationError      the calibration inputs cannot be used
+    │   ├── TrainingError         a method that compresses while training cannot do what it was asked
+    │   │   ├── ScheduleError     its schedule never reaches the target, or has not yet
+    │   │   ├── TargetError       no structure of the network allows the target
+    │   │   ├── CollapseError     filters that should have become identical have not
+    │   │   └── SyntheticError    synthetic inputs of another range or shape than the network's
     │   └── OutputError           the output directory cannot be written
     └── SurgeryError              the shrunken network is not the masked original: nothing may be kept of it
 
@@ -40,6 +45,26 @@ class BudgetError(InputError):
 
 class CalibrationError(InputError):
     """The calibration inputs are empty, misshapen or not finite."""
+
+
+class TrainingError(InputError):
+    """Parameters, options or a closure that a training method cannot serve."""
+
+
+class ScheduleError(TrainingError):
+    """A schedule that never reaches its target, or that is asked for a result before it has."""
+
+
+class TargetError(TrainingError):
+    """No structure of the network allows the target."""
+
+
+class CollapseError(TrainingError):
+    """Filters of one cluster are not identical; the message names the largest deviation and where it is."""
+
+
+class SyntheticError(TrainingError):
+    """Synthetic inputs have a range or a shape that is not that of the network's inputs."""
 
 
 class OutputError(InputError):

@@ -6,24 +6,28 @@ Every stage takes records and returns records; the mathematics is in the stages'
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from provable.allocation.budget import Allocation, Budget, budget_of, cost_of
-from provable.allocation.uniform import uniform
+from provable.allocation.budget import Allocation, Budget, budget_of
+from provable.allocation.widths import Floor, allowed_widths
+from provable.budgets import BUDGETS
+from provable.budgets.problem import Problem
 from provable.calibration import as_batches, calibration_inputs, calibration_labels, first_input
 from provable.channels import ChannelGroup, channel_groups
 from provable.compensation.refinement import Refiner, Schedule
 from provable.compensation.sequential import Compensated, compensate
 from provable.compensation.uncompensated import output_layers, reweighted, uncompensated
 from provable.coresets.sparsify import SPARSIFIERS, sparsify, weight_share
-from provable.cost import cost_model, count_flops, count_parameters
+from provable.cost import Counts
 from provable.errors import GroupingError, InputError, StateError
+from provable.journal import Journal, Notes, run_key
 from provable.observe import Statistics, observe
 from provable.progress import Progress, Silent
 from provable.recipes import RECIPES, Recipe
@@ -52,14 +56,18 @@ class Settings:
     recipe: Recipe
     compensation: str
     scope: str
-    floor: int
+    floor: Floor
+    round_to: int
+    batch: int
     seed: int | None
 
     def as_json(self) -> dict[str, Any]:
         """For summary.json."""
         return {
             "keep": {self.budget.kind: self.budget.fraction}, "recipe": self.recipe.name,
-            "compensation": self.compensation, "scope": self.scope, "floor": self.floor, "seed": self.seed,
+            "compensation": self.compensation, "scope": self.scope,
+            "floor": dict(self.floor) if isinstance(self.floor, Mapping) else self.floor,
+            "round_to": self.round_to, "batch": self.batch, "seed": self.seed,
         }  # fmt: skip
 
 
@@ -72,9 +80,12 @@ def compress(
     labels: Sequence[int] | np.ndarray[Any, Any] | Tensor | None = None,
     compensation: str = "least_squares",
     scope: str = "inner",
-    floor: int = 1,
+    floor: Floor = 1,
+    round_to: int = 1,
+    batch: int = 1,
     generator: Seed = None,
     progress: Progress | None = None,
+    journal: Path | None = None,
 ) -> Compression:
     """A smaller network that computes nearly the same, without training.
 
@@ -82,9 +93,10 @@ def compress(
         model: a torch module (traced in eval mode, left as it is) or a `Network`.
         calibration: unlabelled inputs (samples, *input_shape) in the network's input format, floating point: an
             array, a tensor, or an iterable of batches of them.
-        keep: exactly one of ``{"flops": f}``, ``{"params": f}``, ``{"channels": f}``: the fraction KEPT of the
-            original's multiply-adds, of its parameters, or of every prunable group's channels; ``{"weights": f}`` for
-            recipes that remove single weights ("sipp", "corenet", ...).
+        keep: exactly one of ``{"flops": f}``, ``{"parameters": f}``, ``{"bytes": f}``, ``{"latency": f}``,
+            ``{"channels": f}``: the fraction KEPT of the original's multiply-adds, of its parameters, of its stored
+            bytes, of its measured time per call (ONNX Runtime), or of every prunable group's channels;
+            ``{"weights": f}`` for recipes that remove single weights ("sipp", "corenet", ...).
         recipe: "greedy", "volume", "pfp", ...: a name in provable.recipes; ``provable methods`` lists them.
         labels: (samples,) classes of the calibration inputs, for recipes that differentiate the loss ("taylor"). No
             other recipe is shown them.
@@ -92,13 +104,18 @@ def compress(
             "two_sided" also the layers that produce them; "refine" follows each block's fit with a few hundred
             gradient steps towards the original block's output; "none" leaves weights as they are.
         scope: "inner" prunes the channels of ordinary hidden layers; "all" residual streams and gated channels, too.
-        floor: channels every group keeps at least.
+        floor: channels every group keeps at least: a number, a share of each group in (0, 1), or group -> number.
+        round_to: kept widths are multiples of this number, or the whole group; narrower groups may take any width.
+        batch: inputs per call where latency is measured.
         generator: for recipes that draw: a seed, a numpy or a torch generator. None: seed 0.
         progress: is told of stages and steps.
+        journal: folder in which the run keeps what is finished, so that the same call after an interruption continues
+            there and gives the identical result (provable.journal). The caller removes it when all is done.
 
     Returns:
         The compact network with everything known about it. The budget is met or undercut, with two exceptions:
-        "pfp-sampled" meets it in expectation, and intercepts of layers that had no bias come on top of "params".
+        "pfp-sampled" meets it in expectation, and intercepts of layers that had no bias come on top of
+        "parameters" and "bytes".
 
     Raises:
         provable.errors.InputError, verify.errors.InputError: an argument, the model or the data cannot be used;
@@ -107,13 +124,17 @@ def compress(
     """
     if recipe in SPARSIFIERS:
         return _sparsify(model, calibration, keep, recipe, compensation, generator)
-    settings, random = _settings(keep, recipe, compensation, scope, floor, generator)
+    settings, random = _settings(keep, recipe, compensation, scope, floor, round_to, batch, generator)
     told, clock = progress or Silent(), _Clock()
     batches = as_batches(calibration)
     network = traced(model, batches)
     inputs = calibration_inputs(network, batches)
     shown = calibration_labels(labels, len(inputs)) if labels is not None and settings.recipe.labels else None
-    return _compress(model, network, inputs, shown, settings, random, told, clock)
+    kept = Journal(journal) if journal is not None else None
+    if kept is not None:
+        told_labels = b"" if shown is None else shown.tobytes()
+        kept.open(run_key(network.digest(), inputs.numpy().tobytes() + told_labels, settings.as_json(), random))
+    return _compress(model, network, inputs, shown, settings, random, told, clock, kept)
 
 
 def _compress(
@@ -125,6 +146,7 @@ def _compress(
     random: np.random.Generator,
     told: Progress,
     clock: "_Clock",
+    journal: Journal | None,
 ) -> Compression:
     groups = prunable(network, settings.scope)
     clock.lap("read")
@@ -132,9 +154,11 @@ def _compress(
     clock.lap("observe")
     found = _look(settings.recipe, Inquiry(network, inputs, labels, tuple(groups), statistics, random))
     evidence = [evidence_of(network, statistics, group, found.get(group.name)) for group in groups]
-    allocation = _allocate(network, groups, evidence, settings)
+    allocation = (journal.allocation() if journal else None) or _allocate(network, groups, evidence, settings)
+    if journal is not None:
+        journal.keep_allocation(allocation)
     clock.lap("allocate")
-    compensated, choices = _select(network, inputs, evidence, statistics, allocation, settings, random, told)
+    compensated, choices = _select(network, inputs, evidence, statistics, allocation, settings, random, told, journal)
     clock.lap("select and compensate")
     surgery = shrink(compensated.network, compensated.kept)
     error = check_surgery(compensated.network, compensated.kept, surgery, inputs[:2].numpy())
@@ -147,8 +171,8 @@ def _compress(
         kept=dict(compensated.kept),
         groups=group_reports(evidence, choices, compensated.layers),
         layers=compensated.layers,
-        before=Cost(count_flops(network), count_parameters(network)),
-        after=Cost(count_flops(surgery.compact), count_parameters(surgery.compact)),
+        before=Cost.of(network),
+        after=Cost.of(surgery.compact),
         settings=settings.as_json(),
         knob=allocation.knob,
         knob_meaning=allocation.meaning,
@@ -158,7 +182,7 @@ def _compress(
         calibration_rows=statistics.rows,
         seconds=clock.seconds,
         state_dict=state,
-        notes=(*notes, *_doubts(statistics)),
+        notes=(*notes, *_doubts(statistics), *([journal.said] if journal and journal.said else [])),
     )
 
 
@@ -188,15 +212,17 @@ def prunable(network: Network, scope: str) -> tuple[ChannelGroup, ...]:
 
 
 def _settings(
-    keep: Mapping[str, float], recipe: str, compensation: str, scope: str, floor: int, generator: Seed
-) -> tuple[Settings, np.random.Generator]:
+    keep: Mapping[str, float], recipe: str, compensation: str, scope: str, floor: Floor, round_to: int, batch: int,
+    generator: Seed,
+) -> tuple[Settings, np.random.Generator]:  # fmt: skip
     _one_of("recipe", recipe, (*RECIPES, *SPARSIFIERS))
     _one_of("compensation", compensation, COMPENSATIONS)
     _one_of("scope", scope, SCOPES)
-    if isinstance(floor, bool) or not isinstance(floor, int) or floor < 1:
-        raise InputError(f"floor is the number of channels every group keeps at least, an integer >= 1; got {floor!r}")
+    allowed_widths({}, floor if not isinstance(floor, Mapping) else {}, round_to)
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise InputError(f"batch is the number of inputs per timed call, an integer >= 1; got {batch!r}")
     seed, random = _random(generator)
-    return Settings(budget_of(keep), RECIPES[recipe], compensation, scope, floor, seed), random
+    return Settings(budget_of(keep), RECIPES[recipe], compensation, scope, floor, round_to, batch, seed), random
 
 
 def _random(generator: Seed) -> tuple[int | None, np.random.Generator]:
@@ -269,12 +295,13 @@ def _look(recipe: Recipe, inquiry: Inquiry) -> Mapping[str, Finding]:
 def _allocate(
     network: Network, groups: Sequence[ChannelGroup], evidence: Sequence[Evidence], settings: Settings
 ) -> Allocation:
-    sizes = {group.name: len(group.slots) for group in groups}
-    floors = {name: min(settings.floor, size) for name, size in sizes.items()}
-    if settings.budget.kind == "channels":
-        return uniform(sizes, settings.budget.fraction, floors)
-    cost = cost_of(cost_model(network, groups), settings.budget.kind)
-    return settings.recipe.allocate(evidence, cost, settings.budget, floors)
+    widths = allowed_widths({group.name: len(group.slots) for group in groups}, settings.floor, settings.round_to)
+
+    def by_cost(cost: Callable[[Counts], Counts], budget: Budget) -> Allocation:
+        return settings.recipe.allocate(evidence, cost, budget, widths)
+
+    problem = Problem(network, groups, settings.budget, widths, by_cost, settings.batch)
+    return BUDGETS[settings.budget.kind].meet(problem)
 
 
 def _select(
@@ -286,6 +313,7 @@ def _select(
     settings: Settings,
     random: np.random.Generator,
     told: Progress,
+    journal: Journal | None,
 ) -> tuple[Compensated, dict[str, Choice]]:
     """Choose the slots, in advance or on the compressed network's statistics, and refit."""
     losing = [known for known in evidence if allocation.counts[known.group.name] < known.slots]
@@ -309,13 +337,12 @@ def _select(
     start = reweighted(network, groups, choices)
     both = settings.compensation in ("two_sided", "refine")
     extra = (*output_layers(network), *(_producers(groups) if both else ()))
-    polish = (
-        Refiner(network, groups, Schedule(), _torch_generator(random)) if settings.compensation == "refine" else None
-    )
+    descent = _torch_generator(random) if settings.compensation == "refine" else None
+    polish = Refiner(network, groups, Schedule(), descent) if descent is not None else None
     return (
         compensate(
-            network, inputs, groups,
-            fixed=fixed, choose=choose, start=start, extra=extra, polish=polish, progress=told.step,
+            network, inputs, groups, fixed=fixed, choose=choose, start=start, extra=extra, polish=polish,
+            memory=Notes(journal, random, choices, polish, descent), progress=told.step,
         ),
         choices,
     )  # fmt: skip

@@ -22,6 +22,7 @@ from numpy.random import Generator
 
 from provable.allocation import global_error, marginal_loss
 from provable.allocation.budget import Allocation, Budget
+from provable.allocation.widths import Widths
 from provable.compensation.moments import Matrix
 from provable.cost import Counts
 from provable.selection import by_loss, by_score, by_sensitivity, by_similarity, forward_selection
@@ -29,7 +30,7 @@ from provable.selection.evidence import Choice, Evidence
 from provable.selection.finding import Look
 from provable.sensitivity import functionality, magnitude, similarity, taylor
 
-Allocate = Callable[[Sequence[Evidence], Callable[[Counts], Counts], Budget, Mapping[str, int]], Allocation]
+Allocate = Callable[[Sequence[Evidence], Callable[[Counts], Counts], Budget, Mapping[str, Widths]], Allocation]
 Select = Callable[[Evidence, int, Generator], Choice]
 
 
@@ -40,7 +41,7 @@ class Recipe:
     Attributes:
         name: as the caller names it.
         summary: one line.
-        allocate: (evidence of every group, cost, budget, floors) -> counts.
+        allocate: (evidence of every group, cost, budget, widths) -> counts.
         select: (evidence of one group, count, generator) -> which slots stay.
         sequential: select again on the already compressed network's statistics, where a group has one consumer.
         sensitivity: needs sensitivities of all calibration images.
@@ -62,9 +63,9 @@ class Recipe:
 
 def _by_curve(curve: Callable[[Evidence], Matrix]) -> Allocate:
     def allocate(
-        evidence: Sequence[Evidence], cost: Callable[[Counts], Counts], budget: Budget, floors: Mapping[str, int]
+        evidence: Sequence[Evidence], cost: Callable[[Counts], Counts], budget: Budget, widths: Mapping[str, Widths]
     ) -> Allocation:
-        return marginal_loss.allocate({known.group.name: curve(known) for known in evidence}, cost, budget, floors)
+        return marginal_loss.allocate({known.group.name: curve(known) for known in evidence}, cost, budget, widths)
 
     return allocate
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from provable.bounds.a_priori import APrioriBound
 from provable.compensation.sequential import LayerFit
+from provable.cost import count_bytes, count_flops, count_parameters
 from verify.network.graph import Network
 
 if TYPE_CHECKING:
@@ -58,10 +59,16 @@ class GroupReport:
 
 @dataclass(frozen=True)
 class Cost:
-    """Size of a network: multiply-adds of conv and linear for one input, and stored numbers."""
+    """Size of a network: multiply-adds of conv and linear for one input, stored numbers, and stored bytes."""
 
     flops: int
     parameters: int
+    bytes: int
+
+    @staticmethod
+    def of(network: Network) -> "Cost":
+        """Counted on the network."""
+        return Cost(count_flops(network), count_parameters(network), count_bytes(network))
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class Compression:
         groups: one report per prunable group.
         layers: one record per refitted consumer, in network order.
         before, after: cost of the two networks.
-        settings: what was asked for: keep, recipe, compensation, scope, floor, seed.
+        settings: what was asked for: keep, recipe, compensation, scope, floor, round_to, batch, seed.
         knob, knob_meaning: the number that settled the allocation.
         surgery_error: largest relative difference between the shrunken and the masked network, in float64.
         samples: calibration inputs.

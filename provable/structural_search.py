@@ -31,7 +31,6 @@ from provable.compensation.patches import parts
 from provable.compensation.refit import PartFit, refitted
 from provable.compensation.ridge import Chosen
 from provable.compensation.sequential import LayerFit, compensate
-from provable.cost import count_flops, count_parameters
 from provable.errors import InputError
 from provable.method import Method
 from provable.observe import Statistics, observe
@@ -164,8 +163,8 @@ def structural_search(
     result = Compression(
         original=network, compact=surgery.compact, channels=surgery.channels, kept=kept,
         groups=group_reports(evidence, choices, layers), layers=layers,
-        before=Cost(count_flops(network), count_parameters(network)),
-        after=Cost(count_flops(surgery.compact), count_parameters(surgery.compact)),
+        before=Cost.of(network),
+        after=Cost.of(surgery.compact),
         settings={"recipe": "cap", "lowest": lowest, "most": most, "steps": steps, "scope": scope},
         knob=lowest, knob_meaning="lowest score allowed", surgery_error=error, samples=statistics.samples,
         calibration_digest=statistics.digest, calibration_rows=statistics.rows,

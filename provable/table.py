@@ -31,8 +31,15 @@ def layer_table(result: Compression) -> str:
 def totals(result: Compression) -> list[str]:
     """Size before and after, in words."""
     before, after = result.before, result.after
-    sizes = (("multiply-adds", before.flops, after.flops), ("parameters", before.parameters, after.parameters))
-    return [f"{name} {old:,} -> {new:,} ({_share(new, old)} kept)" for name, old, new in sizes]
+    sizes = (
+        ("multiply-adds", before.flops, after.flops),
+        ("parameters", before.parameters, after.parameters),
+        ("bytes", before.bytes, after.bytes),
+    )
+    lines = [f"{name} {old:,} -> {new:,} ({_share(new, old)} kept)" for name, old, new in sizes]
+    if "latency" in result.settings.get("keep", {}):
+        lines.append(f"latency {result.knob:.4g}: {result.knob_meaning}")
+    return lines
 
 
 def _cells(report: GroupReport) -> list[str]:

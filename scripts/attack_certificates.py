@@ -4,7 +4,11 @@ A mutant whose claim is implied by the original claim (same networks, larger eps
 mutant whose claim is false must not be. The base certificates are tight: their epsilon is exactly the bound that the
 auditor finds, so every lowered epsilon is beyond what their evidence proves.
 
-    python scripts/attack_certificates.py --mutants 400 --flips 2000 --false-claims 50
+Planted instances are pairs whose largest deviation is known by construction: one output is shifted to one side. Their
+certificates claim less than that, by one unit in the last place of float64 up to a half, with forged trees, lifts,
+rules and budgets.
+
+    python scripts/attack_certificates.py --bases 20 --mutants 320 --every-flip 5 --planted 1000 --forged 100
 """
 
 import argparse
@@ -23,14 +27,16 @@ from typing import Any
 import numpy as np
 
 from verify.audit import Verdict, audit
+from verify.audit.check import AuditReport
 from verify.certificate.emit import emit_certificate
-from verify.certificate.record import Correspondence, sealed, show
+from verify.certificate.record import Correspondence, sealed, show, tree_text
 from verify.network.evaluate import evaluate
 from verify.network.graph import Network, build
 from verify.network.write_onnx import write_onnx
 from verify.spec.box import Box
 from verify.spec.deviation import Leaf, Split, Tree
 
+RULES = ("pair_zonotope", "pair_backward", "pair_zonotope", "pair_backward", "separate")
 KINDS = ("dense", "residual", "conv", "max_pool", "batch_norm", "average_pool", "shortcut")
 
 
@@ -183,16 +189,20 @@ def instance(kind: str, rng: np.random.Generator, folder: Path, rule: str = "pai
     write_onnx(compact, files["compact"])
     tree = split_tree(box, 3 if size < 10 else 2, rng)
     parameters = {"symbols": int(rng.choice([100000, 40, 8]))}
-    epsilon = Fraction(10**9)
-    for _ in range(2):
+
+    def judged(epsilon: Fraction) -> AuditReport:
         emit_certificate(
             folder / "certificate.json", **files, boxes=[box], epsilon=epsilon, rule=rule, parameters=parameters,
-            lift=lift if rule == "pair_zonotope" else None, trees=[tree],
+            lift=None if rule == "separate" else lift, trees=[tree],
         )  # fmt: skip
-        report = audit(folder / "certificate.json", **files)
-        if report.verdict is not Verdict.ACCEPT or report.bound is None:
-            raise RuntimeError(f"the base certificate is not accepted: {report}")
+        return audit(folder / "certificate.json", **files)
+
+    epsilon, report = Fraction(10**9), judged(Fraction(10**9))
+    while report.verdict is Verdict.ACCEPT and report.bound is not None and report.bound < epsilon:
         epsilon = report.bound
+        report = judged(epsilon * (1 - Fraction(1, 2**40)))  # with this rule less may be shown once it is asked for
+    if judged(epsilon).verdict is not Verdict.ACCEPT:
+        raise RuntimeError(f"the base certificate is not accepted: {report}")
     return Instance(kind, original, compact, box, epsilon, folder)
 
 
@@ -569,13 +579,84 @@ def false_claims(base: Instance, rng: np.random.Generator) -> Iterator[Outcome]:
             data = json.loads(base.certificate.read_text())
             data["claim"]["epsilon"] = show(max(top * (1 - share), Fraction(0)))
             if depth:
-                from verify.certificate.record import tree_text
-
                 tree = tree_text(split_tree(base.box, depth, rng))
                 data["evidence"] = [{"leaves": tree.split(" ").count("."), "tree": tree}]
             path.write_text(reseal(json.dumps(data)))
             verdict = base.judge(path).verdict
             yield Outcome(verdict.name, verdict is Verdict.ACCEPT and top > 0)
+
+
+SHARES = (Fraction(1, 2**53), Fraction(1, 2**40), Fraction(1, 10**6), Fraction(1, 100), Fraction(1, 10), Fraction(1, 2))
+
+
+def planted(rng: np.random.Generator, folder: Path, forged: int) -> Iterator[Outcome]:
+    """A pair that deviates by `shift` in one output to one side everywhere, and `forged` certificates that deny it.
+
+    The shift is a number of float32 that the last layer adds without rounding in real arithmetic, so it is the
+    deviation at every input. The first certificate claims the truth and must be accepted.
+    """
+    n, hidden, outputs = (int(rng.integers(1, k)) for k in (4, 6, 4))
+    side, output = int(rng.choice([-1, 1])), int(rng.integers(outputs))
+    shift = np.float32(rng.uniform(0.01, 2.0)) * np.float32(2.0) ** np.float32(rng.integers(-20, 20))
+    weights = {
+        "w": rng.normal(size=(hidden, n)).astype(np.float32), "b": rng.normal(size=hidden).astype(np.float32),
+        "v": rng.normal(size=(outputs, hidden)).astype(np.float32), "c": np.zeros(outputs, np.float32),
+    }  # fmt: skip
+    moved = {**weights, "c": weights["c"].copy()}
+    moved["c"][output] = side * shift
+    steps: list[Any] = [
+        ("h", "linear", ("x",), {"weight": "w", "bias": "b"}, {}), ("a", "relu", ("h",), {}, {}),
+        ("y", "linear", ("a",), {"weight": "v", "bias": "c"}, {}),
+    ]  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"original": folder / "original.onnx", "compact": folder / "compact.onnx"}
+    for path, parameters in zip(files.values(), (weights, moved), strict=True):
+        write_onnx(build("x", (n,), steps, "y", parameters), path)
+    box = Box.around(rng.normal(size=n).round(2), Fraction(int(rng.integers(0, 20)), 100))
+    truth, certificate = Fraction(float(shift)), folder / "certificate.json"
+    emit_certificate(
+        certificate, **files, boxes=[box], epsilon=truth, rule="pair_zonotope", parameters={"symbols": 1000}, lift=(),
+        trees=[Leaf()],
+    )  # fmt: skip
+    verdict = audit(certificate, **files).verdict
+    yield Outcome(verdict.name, verdict is not Verdict.ACCEPT)
+    honest = json.loads(certificate.read_text())
+    for i in range(forged):
+        data = copy.deepcopy(honest)
+        data["claim"]["epsilon"] = show(truth * (1 - SHARES[i % len(SHARES)]))
+        _forge(data, box, hidden, rng)
+        certificate.write_text(reseal(json.dumps(data)))
+        verdict = audit(certificate, **files).verdict
+        yield Outcome(verdict.name, verdict is Verdict.ACCEPT)
+
+
+def _forge(data: dict[str, Any], box: Box, hidden: int, rng: np.random.Generator) -> None:
+    """Other evidence for the same claim: a tree, a lift, a rule, a budget, an arithmetic."""
+    if rng.random() < 0.6:
+        tree = tree_text(split_tree(box, int(rng.integers(0, 4)), rng))
+        data["evidence"] = [{"leaves": tree.split(" ").count("."), "tree": tree}]
+    if rng.random() < 0.5:
+        kept = [int(k) for k in rng.permutation(hidden)]
+        data["lift"] = [
+            {"original": name, "compact": name, "axis": 0, "kept": kept} for name in ("h", "a") if rng.random() < 0.7
+        ]
+    if rng.random() < 0.2:
+        data["rule"]["name"], data["lift"] = "separate", None
+    if rng.random() < 0.5:
+        data["rule"]["parameters"]["symbols"] = int(rng.choice([0, 1, 3, 2**31]))
+    if rng.random() < 0.1:
+        data["claim"]["arithmetic"] = "float32"
+
+
+def every_flip(base: Instance) -> Iterator[Outcome]:
+    """Every single flipped bit and every truncation of the certificate."""
+    data, path = base.certificate.read_bytes(), base.folder / "flipped.json"
+    for at in range(len(data)):
+        for changed in (data[:at], *(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :] for bit in range(8))):
+            path.write_bytes(changed)
+            report = base.judge(path)
+            wrong = report.verdict is Verdict.ACCEPT or report.reason.startswith("internal error")
+            yield Outcome(report.verdict.name, wrong)
 
 
 def flips(base: Instance, count: int, rng: np.random.Generator) -> Iterator[Outcome]:
@@ -600,6 +681,9 @@ def main() -> int:
     parser.add_argument("--mutants", type=int, default=8, help="mutants per operator")
     parser.add_argument("--flips", type=int, default=200, help="flipped bits and truncations")
     parser.add_argument("--false-claims", type=int, default=7, help="pairs with claims below an attained deviation")
+    parser.add_argument("--every-flip", type=int, default=0, help="certificates of which every bit is flipped")
+    parser.add_argument("--planted", type=int, default=10, help="pairs with a planted deviation")
+    parser.add_argument("--forged", type=int, default=12, help="certificates below the truth per planted pair")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
@@ -607,15 +691,20 @@ def main() -> int:
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         bases = [
-            instance(KINDS[i % len(KINDS)], rng, Path(name) / str(i), "separate" if i % 5 == 4 else "pair_zonotope")
+            instance(KINDS[i % len(KINDS)], rng, Path(name) / str(i), RULES[i % len(RULES)])
             for i in range(max(options.bases, 1))
         ]
         for mutation in MUTATIONS:
             rows = (attack(_pick(rng, bases), mutation, rng, Path(name) / "m.json") for _ in range(options.mutants))
             table[mutation.__name__] = _count(rows)
         table["flipped bits, truncations"] = _count(flips(bases[0], options.flips, rng))
+        if options.every_flip:
+            chosen = [bases[i % len(bases)] for i in range(options.every_flip)]
+            table["every flipped bit and truncation"] = _count(o for base in chosen for o in every_flip(base))
         claims = (o for i in range(options.false_claims) for o in false_claims(bases[i % len(bases)], rng))
         table["epsilon below an attained deviation"] = _count(claims)
+        plants = (o for _ in range(options.planted) for o in planted(rng, Path(name) / "planted", options.forged))
+        table["planted deviations, forged proofs"] = _count(plants)
     return _print(table, time.perf_counter() - begin)
 
 

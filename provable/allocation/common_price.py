@@ -7,11 +7,13 @@ one distance threshold for all layers. The price paid last is the answer's knob.
 that prices of different layers compare well; that is the score's business.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from provable.allocation.budget import Allocation, Budget, check_reachable
+from provable.allocation.widths import Widths
 from provable.compensation.moments import Matrix
 from provable.cost import Counts
 
@@ -20,7 +22,7 @@ def allocate(
     prices: Mapping[str, Matrix],
     cost: Callable[[Counts], Counts],
     budget: Budget,
-    floors: Mapping[str, int],
+    widths: Mapping[str, Widths],
     *,
     meaning: str,
 ) -> Allocation:
@@ -30,23 +32,25 @@ def allocate(
         prices: group -> (slots,) price of each removal in order, never falling.
         cost: cost of arrays of counts (..., groups), in the order of `prices`.
         budget: what fraction of the cost may stay.
-        floors: group -> smallest count allowed.
+        widths: group -> widths it may take, ascending; a group that wants another one gets the next wider one.
         meaning: what a price is, in words.
 
     Raises:
-        BudgetError: the budget is below the cost of the floors.
+        BudgetError: the budget is below the cost of the narrowest widths.
     """
     names = list(prices)
-    counts = np.array([len(prices[name]) for name in names], dtype=np.int64)
-    floor = np.array([floors[name] for name in names], dtype=np.int64)
+    ladders = [widths[name] for name in names]
+    wanted = [len(prices[name]) for name in names]
+    counts = np.array(wanted, dtype=np.int64)
     limit = budget.fraction * int(cost(counts))
-    check_reachable(cost(np.minimum(counts, floor)), cost(counts), budget)
+    check_reachable(cost(np.array([ladder[0] for ladder in ladders], dtype=np.int64)), cost(counts), budget)
     removals = sorted((float(p), g, k) for g, n in enumerate(names) for k, p in enumerate(prices[n]))
     knob = 0.0
     for price, group, _ in removals:
         if int(cost(counts)) <= limit:
             break
-        if counts[group] > floor[group]:
-            counts[group] -= 1
+        if wanted[group] > ladders[group][0]:
+            wanted[group] -= 1
+            counts[group] = ladders[group][bisect_left(ladders[group], wanted[group])]
             knob = price
     return Allocation(dict(zip(names, counts.tolist(), strict=True)), knob, f"largest price paid: {meaning}")

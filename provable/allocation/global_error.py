@@ -12,11 +12,13 @@ that Bernstein's inequality needs. Theory: theory_notes/allocation.md.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from provable.allocation.budget import Allocation, Budget, check_reachable
+from provable.allocation.widths import Widths
 from provable.bounds.layer_theorem import layer_sample_size
 from provable.cost import Counts
 from provable.sampling.with_replacement import expected_distinct
@@ -31,7 +33,7 @@ def allocate(
     evidence: Sequence[Evidence],
     cost: Callable[[Counts], Counts],
     budget: Budget,
-    floors: Mapping[str, int],
+    widths: Mapping[str, Widths],
 ) -> Allocation:
     """Counts at the smallest e (to 1e-6 relative) whose cost meets the budget.
 
@@ -39,28 +41,30 @@ def allocate(
         evidence: of every group, with sensitivities; in the order of the cost's last axis.
         cost: cost of arrays of counts (..., groups).
         budget: what fraction of the cost may stay.
-        floors: group -> smallest count allowed.
+        widths: group -> widths it may take, ascending; a layer that wants another one gets the next wider one.
 
     Raises:
-        BudgetError: the budget is below the cost of the floors.
+        BudgetError: the budget is below the cost of the narrowest widths.
         CalibrationError: a group has no sensitivity.
     """
     full = np.array([known.slots for known in evidence], dtype=np.int64)
-    floor = np.array([floors[known.group.name] for known in evidence], dtype=np.int64)
-    check_reachable(cost(np.minimum(full, floor)), cost(full), budget)
+    ladders = [widths[known.group.name] for known in evidence]
+    check_reachable(cost(np.array([ladder[0] for ladder in ladders], dtype=np.int64)), cost(full), budget)
     limit = budget.fraction * int(cost(full))
     low, high = math.log(SMALLEST), math.log(LARGEST)
     if int(cost(full)) <= limit:
         return _result(evidence, full, 0.0)
     while high - low > 1e-6:
         middle = (low + high) / 2.0
-        meets = int(cost(_counts(evidence, math.exp(middle), floor))) <= limit
+        meets = int(cost(_counts(evidence, math.exp(middle), ladders))) <= limit
         low, high = (low, middle) if meets else (middle, high)
-    return _result(evidence, _counts(evidence, math.exp(high), floor), math.exp(high))
+    return _result(evidence, _counts(evidence, math.exp(high), ladders), math.exp(high))
 
 
-def _counts(evidence: Sequence[Evidence], error: float, floor: Counts) -> Counts:
-    return np.maximum(floor, [_kept(known, error) for known in evidence])
+def _counts(evidence: Sequence[Evidence], error: float, ladders: Sequence[Widths]) -> Counts:
+    wanted = [_kept(known, error) for known in evidence]
+    found = [ladder[bisect_left(ladder, count)] for ladder, count in zip(ladders, wanted, strict=True)]
+    return np.array(found, dtype=np.int64)
 
 
 def _kept(evidence: Evidence, error: float) -> int:

@@ -1,18 +1,21 @@
-"""The same share of every group: round(fraction x slots), at least the floor."""
+"""The same share of every group: the allowed width nearest to fraction x slots, the wider one of two."""
 
-import math
 from collections.abc import Mapping
 
 from provable.allocation.budget import Allocation
+from provable.allocation.widths import Widths
 
 
-def uniform(sizes: Mapping[str, int], fraction: float, floors: Mapping[str, int]) -> Allocation:
+def uniform(widths: Mapping[str, Widths], fraction: float) -> Allocation:
     """Counts per group.
 
     Args:
-        sizes: group -> slots.
+        widths: group -> widths it may take; the last one is all of its slots.
         fraction: share to keep, in (0, 1].
-        floors: group -> smallest count allowed.
     """
-    counts = {name: max(floors[name], math.floor(fraction * size + 0.5)) for name, size in sizes.items()}
+    counts = {name: _nearest(choices, fraction * choices[-1]) for name, choices in widths.items()}
     return Allocation(counts, fraction, "share of every group")
+
+
+def _nearest(choices: Widths, wanted: float) -> int:
+    return min(reversed(choices), key=lambda width: abs(width - wanted))

@@ -27,6 +27,7 @@ from provable.compensation.moments import Moments, total
 from provable.compensation.patches import parts
 from provable.compensation.refit import PartFit, refitted
 from provable.compensation.ridge import Chosen, fit_held_out
+from provable.compensation.steps import Forgetful, Memory, replayed, step_between
 from provable.compensation.target import Target, affine_map, ancestors, target_of
 from provable.execution import Run
 from provable.selection.greedy_elimination import View
@@ -104,7 +105,7 @@ class Polish(Protocol):
     """What may follow a site's least squares, such as `refinement.Refiner`."""
 
     @property
-    def outcomes(self) -> Mapping[str, tuple[float, float]]:
+    def outcomes(self) -> dict[str, tuple[float, float]]:
         """Consumer -> held-out error before and after."""
 
     def original_demands(self, site: Site) -> tuple[str, ...]:
@@ -155,6 +156,7 @@ def compensate(
     start: Network | None = None,
     extra: Iterable[str] = (),
     polish: Polish | None = None,
+    memory: Memory | None = None,
     progress: Callable[[str], None] = lambda node: None,
 ) -> Compensated:
     """Choose the channels that are not fixed, and refit every consumer.
@@ -168,16 +170,20 @@ def compensate(
         start: the original with other weights (reweighted designs): what a ridge pulls towards. Default: the original.
         extra: further nodes to refit with all their coordinates.
         polish: what follows each site's least squares.
+        memory: holds the sites that an earlier run finished, and is told of every further one.
         progress: called with each consumer's name when it is done.
     """
-    work = sites(network, groups, extra, fixed)
-    further = [polish.original_demands(site) for site in work] if polish else []
-    original = Run(network, inputs, [*(site.target.value for site in work), *(n for names in further for n in names)])
-    further = [polish.compact_demands(site) for site in work] if polish else []
-    demands = [*(_compact_demands(network, site) for site in work), *further]
-    compact = Run(start or network, inputs, [name for names in demands for name in names])
-    kept, layers, current = dict(fixed), list[LayerFit](), start or network
+    memory = memory or Forgetful()
+    done = memory.steps()
+    current = replayed(start or network, done)
+    kept = {**fixed, **{name: slots for step in done for name, slots in step.kept.items()}}
+    layers = [step.layer for step in done]
+    for layer in layers:
+        progress(layer.node)
+    work = sites(network, groups, extra, fixed)[len(done) :]
+    original, compact = _runs(network, current, inputs, work, polish)
     for site in work:
+        before = current
         folds, variance = sequential_moments(network, site.target, original, compact)
         for group in site.chooses:
             kept[group.name] = choose(group, _views(network, site, group, folds, variance))
@@ -188,8 +194,21 @@ def compensate(
         compact.update(current)
         outcomes = polish.outcomes if polish else {}
         layers.append(replace(_record(site, fits, folds, variance), refined=outcomes.get(site.target.consumer)))
+        chosen = {group.name: tuple(kept[group.name]) for group in site.chooses}
+        memory.keep(step_between(before, current, chosen, layers[-1]))
         progress(site.target.consumer)
     return Compensated(current, kept, tuple(layers))
+
+
+def _runs(
+    network: Network, current: Network, inputs: Tensor, work: Sequence[Site], polish: Polish | None
+) -> tuple[Run, Run]:
+    """The original's and the compact network's values, as far as the sites need them."""
+    wanted, read = [site.target.value for site in work], [n for s in work for n in _compact_demands(network, s)]
+    if polish is not None:
+        wanted += [name for site in work for name in polish.original_demands(site)]
+        read += [name for site in work for name in polish.compact_demands(site)]
+    return Run(network, inputs, wanted), Run(current, inputs, read)
 
 
 def _compact_demands(network: Network, site: Site) -> list[str]:

@@ -26,7 +26,6 @@ from provable.compensation.uncompensated import unshared
 from provable.coresets import corenet, sipp
 from provable.coresets.draw import Coreset, better, deterministic, expected_kept, sampled, top
 from provable.coresets.sensitivity import Layer, layers_of
-from provable.cost import count_flops, count_parameters
 from provable.errors import BudgetError, GroupingError, InputError
 from provable.method import Method
 from provable.records import Compression, Cost, GroupReport
@@ -184,8 +183,8 @@ def sparsify(
     return Compression(
         original=network, compact=surgery.compact, channels=surgery.channels, kept=kept,
         groups=tuple(_report(n, c) for n, c in zip(layers, found, strict=True)), layers=(),
-        before=Cost(count_flops(network), count_parameters(network)),
-        after=Cost(count_flops(surgery.compact), count_parameters(surgery.compact)),
+        before=Cost.of(network),
+        after=Cost.of(surgery.compact),
         settings=settings, knob=knob, knob_meaning=meaning, surgery_error=error, samples=len(inputs),
         calibration_digest=_digest(inputs), calibration_rows=tuple(row_hashes(inputs.numpy())),
         seconds={"observe": observed - began, "select": time.perf_counter() - observed}, state_dict=state,

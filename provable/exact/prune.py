@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from provable.channels import ChannelGroup
-from provable.cost import count_flops, count_parameters
 from provable.errors import InputError
 from provable.exact.merge import mergeable, merged
 from provable.exact.zeros import Mask, zero_elements
@@ -82,8 +81,8 @@ def compress_exact(
     return Compression(
         original=network, compact=surgery.compact, channels=surgery.channels, kept=kept,
         groups=tuple(_report(g, left[g.name], kept[g.name]) for g in groups), layers=(),
-        before=Cost(count_flops(network), count_parameters(network)),
-        after=Cost(count_flops(surgery.compact), count_parameters(surgery.compact)),
+        before=Cost.of(network),
+        after=Cost.of(surgery.compact),
         settings={"recipe": "exact", "merge": merge, "scope": scope, "boxes": len(boxes), "pieces": count},
         knob=0.0, knob_meaning="none: what leaves is decided by proof", surgery_error=error, samples=0,
         calibration_digest="", calibration_rows=(), seconds={}, state_dict=state, notes=notes,

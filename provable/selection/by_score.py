@@ -9,6 +9,7 @@ from numpy.random import Generator
 
 from provable.allocation import common_price
 from provable.allocation.budget import Allocation, Budget
+from provable.allocation.widths import Widths
 from provable.cost import Counts
 from provable.errors import CalibrationError
 from provable.selection.evidence import Choice, Evidence
@@ -29,8 +30,8 @@ def largest(evidence: Evidence, count: int, generator: Generator) -> Choice:
 
 
 def ranked_together(
-    evidence: Sequence[Evidence], cost: Callable[[Counts], Counts], budget: Budget, floors: Mapping[str, int]
+    evidence: Sequence[Evidence], cost: Callable[[Counts], Counts], budget: Budget, widths: Mapping[str, Widths]
 ) -> Allocation:
     """Counts from one ranking of all slots of all groups."""
     prices = {known.group.name: found(known).removals()[1] for known in evidence}
-    return common_price.allocate(prices, cost, budget, floors, meaning="score of the last slot removed")
+    return common_price.allocate(prices, cost, budget, widths, meaning="score of the last slot removed")

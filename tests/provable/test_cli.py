@@ -210,3 +210,15 @@ def test_an_interrupted_run_ends_with_code_130(workplace: Path, tmp_path: Path, 
     assert run(workplace, tmp_path / "out") == 130
     assert "nothing was written" in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
+
+
+def test_budget_options_reach_the_pipeline(workplace: Path, tmp_path: Path, capsys) -> None:
+    words = ["compress", str(workplace / "net.onnx"), "--calibration", str(workplace / "x.npy"), "--keep", "bytes=0.8"]
+    assert main([*words, "--floor", "0.3", "--round-to", "2", "--batch-size", "4", "--out", str(tmp_path / "a")]) == 0
+    settings = json.loads((tmp_path / "a" / "summary.json").read_text())["settings"]
+    assert (settings["keep"], settings["floor"], settings["round_to"], settings["batch"]) == ({"bytes": 0.8}, 0.3, 2, 4)
+    assert "bytes" in capsys.readouterr().out
+    assert main([*words, "--floor", "nobody=2", "--out", str(tmp_path / "b")]) == 3
+    assert "no group 'nobody'" in capsys.readouterr().err
+    assert main([*words, "--floor", "2", "--floor", "x=2", "--out", str(tmp_path / "b")]) == 3
+    assert "either one number" in capsys.readouterr().err

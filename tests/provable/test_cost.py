@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provable.channels import channel_groups
-from provable.cost import cost_model, count_flops, count_parameters, flops_by_node, parameters_by_node
+from provable.cost import cost_model, count_bytes, count_flops, count_parameters, flops_by_node, parameters_by_node
 from provable.errors import SelectionError
 from provable.surgery import shrink
 
@@ -22,6 +22,7 @@ def test_the_model_predicts_the_cost_of_the_shrunken_network(recipes, data):
     compact = shrink(network, kept).compact
     assert model.flops(counts) == count_flops(compact)
     assert model.parameters(counts) == count_parameters(compact)
+    assert (model.bytes({}), model.bytes(counts)) == (count_bytes(network), count_bytes(compact))
 
 
 def test_multiply_adds_by_hand(sketch):

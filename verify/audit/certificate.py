@@ -76,10 +76,10 @@ def read_certificate(data: bytes) -> Certificate:
     for key, value in prover.items():
         text(value, f"prover.{key[:40]}")
     rule_name, parameters = fields(rule, "name parameters", "rule")
-    supported(rule_name in ("pair_zonotope", "separate"), f"rule {str(rule_name)[:40]!r}")
+    supported(rule_name in ("pair_zonotope", "pair_backward", "separate"), f"rule {str(rule_name)[:40]!r}")
     (symbols,) = fields(parameters, "symbols", "rule.parameters")
     read = _claim(claim)
-    require(rule_name == "pair_zonotope" or lift is None, "the rule 'separate' takes no lift")
+    require(rule_name != "separate" or lift is None, "the rule 'separate' takes no lift")
     trees, leaves = _evidence(evidence)
     require(len(trees) == len(read.boxes), f"{len(trees)} trees for {len(read.boxes)} boxes")
     return Certificate(read, _lift(lift), rule_name, whole(symbols, "rule.parameters.symbols", 0, 2**31), trees, leaves)

@@ -5,7 +5,7 @@ leaf the bounds of all outputs. The certificate supplies the claim, the places o
 belong together. ACCEPT is returned on one line of this file; every exception ends in another verdict.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
@@ -16,15 +16,18 @@ from pathlib import Path
 import numpy as np
 
 from verify.audit import rounding
+from verify.audit.backward import Backward
 from verify.audit.certificate import Certificate, Claim, NetworkClaim, read_certificate, walk
 from verify.audit.exact import FORM_BITS, LARGEST, Array, Index, Mask, Memory, Refuted, Resource, power, self_test
 from verify.audit.files import read_file, sha256
 from verify.audit.form import CENTRE, Form, check_memory
 from verify.audit.lift import Stage, stages_alone, stages_of_pair
 from verify.audit.onnx_file import read_onnx
+from verify.audit.planes import Inconsistent
 from verify.audit.program import Malformed, Program, Unsupported
-from verify.audit.rules import Inconsistent, Symbols, Values, bounds_of, difference, propagate
+from verify.audit.rules import Bounds, Symbols, Values, bounds_of, difference, propagate
 from verify.audit.structure_file import read_structure
+from verify.audit.transposed import Pair
 
 MAX_CERTIFICATE = 2**30
 ARITHMETIC = {
@@ -208,10 +211,14 @@ class _Prover:
             rounding.check_program(program)
         self.bound = Fraction(0)
         self.ends = position(original), position(compact)
+        self.inputs = certificate.claim.inputs
         self.widest = max(prod(step.shape) for step in original.steps)
         self.pair: list[Stage] | None = None
-        if certificate.rule == "pair_zonotope":
+        if certificate.rule != "separate":
             self.pair = stages_of_pair(original, compact, certificate.lift)
+        self.backward: Pair | None = None
+        if certificate.rule == "pair_backward":
+            self.backward = Pair(self.pair or [], certificate.claim.inputs, self.float32)
         self.alone = [] if self.pair is not None else [stages_alone(original), stages_alone(compact)]
 
     def prove(self, leaves: Iterator[Box], root: Box, place: str) -> int:
@@ -230,7 +237,11 @@ class _Prover:
     def _prove_some(self, boxes: list[Box], grid: "InputGrid", place: str, first: int) -> None:
         """Prove some leaves together, or in two halves where that needs too much memory."""
         try:
-            enclosure = self._enclosure(grid.form(boxes))
+            x = grid.form(boxes)
+            known: list[Bounds] = []
+            enclosure = self._enclosure(x, known)
+            if self.backward is not None:
+                enclosure = self._sharpened(x, enclosure, known)
         except Memory:
             if len(boxes) == 1:
                 raise
@@ -252,12 +263,39 @@ class _Prover:
             )
         self.bound = max(self.bound, enclosure.largest)
 
-    def _enclosure(self, x: Form) -> _Enclosure:
-        """Bounds of original - compact on the boxes of x: by its own form, and by all forms together."""
+    def _sharpened(self, x: Form, enclosure: _Enclosure, known: list[Bounds]) -> _Enclosure:
+        """Where forms do not prove the claim: bounds from the output backward as well."""
+        open_leaves = np.flatnonzero(~enclosure.within(self.epsilon).all(axis=0))
+        if self.backward is None or not len(open_leaves) or not self._output_is_paired(np.arange(len(enclosure.low))):
+            return enclosure
+        some = Form(x.exponent, x.blocks, x.body[:, :, open_leaves], x.rem[:, open_leaves])
+        known = [b.some(open_leaves) for b in known]
+        low, high, exponent = Backward(self.backward, some, known).differences(self.ends[0])
+        unit = min(exponent, enclosure.exponent)
+        lows, highs = (a * power(enclosure.exponent - unit) for a in (enclosure.low, enclosure.high))
+        lows[:, open_leaves] = np.maximum(lows[:, open_leaves], low * power(exponent - unit))
+        highs[:, open_leaves] = np.minimum(highs[:, open_leaves], high * power(exponent - unit))
+        return _Enclosure(lows, highs, unit)
+
+    def _note(self, known: list[Bounds]) -> Callable[[Values], None]:
+        """What to do with every value: nothing, or keep its bounds for the descents."""
+        if self.backward is None:
+            return lambda value: None
+        return lambda value: known.append(bounds_of(value, self._kept(len(known))))
+
+    def _kept(self, position: int) -> Index | None:
+        return np.arange(self.inputs) if position == 0 else (self.pair or [])[position - 1].kept
+
+    def _enclosure(self, x: Form, known: list[Bounds]) -> _Enclosure:
+        """Bounds of original - compact on the boxes of x: by its own form, and by all forms together.
+
+        For the rule "pair_backward" the bounds of all values are added to `known`.
+        """
         left = np.full(x.rem.shape[1], float(self.symbols - (x.body.shape[1] - 1)))
         if self.pair is not None:
             zero = Form(0, CENTRE, np.zeros(x.rem.shape)[:, None], np.zeros(x.rem.shape))
-            z, y = propagate(self.pair, Values(x, x, zero), Symbols(2, left, self.float32), self.ends)
+            seen = self._note(known)
+            z, y = propagate(self.pair, Values(x, x, zero), Symbols(2, left, self.float32), self.ends, seen)
         else:
             (z,) = propagate(self.alone[0], Values(x), Symbols(2, left.copy(), self.float32), self.ends[:1])
             (other,) = propagate(self.alone[1], Values(x), Symbols(2**40, left, self.float32), self.ends[1:])

@@ -15,6 +15,7 @@ Theory note: float32_execution.md.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -86,7 +87,7 @@ def _magnitudes(linear: LinearMap, x: Form) -> list[Slack]:
     for first in range(0, linear.taps.shape[2], LONGEST_ROW):
         part = linear
         if linear.taps.shape[2] > LONGEST_ROW:
-            part = linear.columns(slice(first, first + LONGEST_ROW))
+            part = replace(linear.columns(slice(first, first + LONGEST_ROW)), in_order=False)
         sums = bounded_sums(part, part.upper, int(largest(part.upper)), values)
         found.append((sums, linear.upper_exponent + x.exponent + shift))
     return found

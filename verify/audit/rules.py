@@ -8,7 +8,7 @@ q + relu(p - q). Every new error becomes a symbol of its own while the budget la
 Theory note: exact_audit.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,15 +18,10 @@ from verify.audit.exact import Array, Index, Mask, Slack, power
 from verify.audit.form import Form, Summand, Term, constant, settle
 from verify.audit.lift import Affine, Stage
 from verify.audit.linear import image
+from verify.audit.planes import ONE, SLOPE_BITS, Inconsistent, best_plane, slopes
 
-SLOPE_BITS = 10
-ONE = float(2**SLOPE_BITS)
 ROUNDING_SYMBOLS = 512  # in float32, steps with more outputs add their rounding to the remainders
 BOUND_SHIFT = 1  # bounds below 2^39 (differences below 2^40): ONE times three of them stays below 2^52
-
-
-class Inconsistent(Exception):
-    """Two enclosures of the same value do not meet: a fault of this program, never a proof."""
 
 
 @dataclass
@@ -57,12 +52,23 @@ class Values:
     d: Form | None = None
 
 
-def propagate(stages: Sequence[Stage], first: Values, symbols: Symbols, keep: tuple[int, ...]) -> list[Values]:
-    """The values at the positions `keep` (0 is the input, i + 1 is stage i), from those at the input."""
+def propagate(
+    stages: Sequence[Stage],
+    first: Values,
+    symbols: Symbols,
+    keep: tuple[int, ...],
+    seen: Callable[[Values], None] = lambda value: None,
+) -> list[Values]:
+    """The values at the positions `keep` (0 is the input, i + 1 is stage i), from those at the input.
+
+    `seen` is called with every value in turn.
+    """
     values: list[Values | None] = [first]
+    seen(first)
     last = {i: n for n, stage in enumerate(stages) for i in (*stage.inputs, *stage.compact_inputs)}
     for n, stage in enumerate(stages):
         values.append(_complete(stage, apply(stage, values, symbols)))
+        seen(values[-1])  # type: ignore[arg-type]
         for i in (*stage.inputs, *stage.compact_inputs):
             if last[i] == n and i not in keep:
                 values[i] = None
@@ -232,6 +238,11 @@ class Bounds:
     y: tuple[Array, Array] | None = None
     d: tuple[Array, Array] | None = None
 
+    def some(self, leaves: Index) -> "Bounds":
+        """The bounds on some leaves."""
+        z, y, d = (None if p is None else (p[0][:, leaves], p[1][:, leaves]) for p in (self.z, self.y, self.d))
+        return Bounds(self.unit, z, y, d)  # type: ignore[arg-type]
+
 
 def bounds_of(v: Values, kept: Index | None) -> Bounds:
     """Bounds of z, y and D, each sharpened by the other two."""
@@ -242,21 +253,25 @@ def bounds_of(v: Values, kept: Index | None) -> Bounds:
     y = v.y.bounds(unit)
     if v.d is None or kept is None:
         return Bounds(unit, z, y)
-    d = v.d.bounds(unit)
+    return sharpened(Bounds(unit, z, y, v.d.bounds(unit)), kept)
+
+
+def sharpened(b: Bounds, kept: Index) -> Bounds:
+    """Bounds of z, y and D = z[kept] - y, each sharpened by the other two.
+
+    Raises:
+        Inconsistent: they contradict each other.
+    """
+    if b.y is None or b.d is None:
+        return b
+    z, y, d = (b.z[0].copy(), b.z[1].copy()), b.y, b.d
     lz, uz = z[0][kept], z[1][kept]
     d = np.maximum(d[0], lz - y[1]), np.minimum(d[1], uz - y[0])
     y = np.maximum(y[0], lz - d[1]), np.minimum(y[1], uz - d[0])
     z[0][kept], z[1][kept] = np.maximum(lz, y[0] + d[0]), np.minimum(uz, y[1] + d[1])
     if any((low > high).any() for low, high in (z, y, d)):
         raise Inconsistent("two enclosures of the same values do not meet")
-    return Bounds(unit, z, y, d)
-
-
-def slopes(low: Array, high: Array) -> Array:
-    """Slope of the ReLU's line in units of 1/ONE: 1 or 0 where it is linear, else about high / (high - low)."""
-    with np.errstate(all="ignore"):
-        proposed = np.nan_to_num(np.rint(high / (high - low) * ONE))
-    return np.where(low >= 0, ONE, np.where(high <= 0, 0.0, np.clip(proposed, 0.0, ONE)))
+    return Bounds(b.unit, z, y, d)
 
 
 def relu_line(form: Form, low: Array, high: Array, unit: int, symbols: Symbols) -> Form:
@@ -304,45 +319,6 @@ def _relu_difference(z: Form, d: Form, b: Bounds, kept: Index, symbols: Symbols)
         (d.rem * np.abs(s_d), d.exponent - SLOPE_BITS),
     ]
     return settle(terms, slacks, granted & (top > bottom), symbols.block)
-
-
-def best_plane(ends: Sequence[Array], sloped: Mask) -> Array:
-    """Slopes s_z, s_D and offsets bottom, top (rows of the result) of the narrowest candidate plane.
-
-    `ends` are vectors lz, uz, ly, uy, dl, du. Slopes are in units of 1/ONE, offsets in units of the bounds over
-    ONE. Where `sloped` is false, both slopes are 0.
-    """
-    lz, uz, ly, uy, dl, du = ends
-    z, d, inside = vertices(lz, uz, ly, uy, dl, du)
-    value = ONE * (np.maximum(z, 0.0) - np.maximum(z - d, 0.0))
-    s_z, s_y, zero = slopes(lz, uz), slopes(ly, uy), np.zeros_like(lz)
-    one = zero + ONE
-    a = np.stack([zero, zero, zero, s_z, s_z - s_y, one - s_y, s_z - one])
-    b = np.stack([zero, one, slopes(dl, du), zero, s_y, s_y, one])
-    rest = value - a[:, None] * z - b[:, None] * d  # (candidates, vertices, N)
-    top = np.where(inside, rest, -np.inf).max(axis=1)
-    bottom = np.where(inside, rest, np.inf).min(axis=1)
-    best = np.where(sloped, np.argmin(top - bottom, axis=0), 0)
-    chosen: Array = np.stack([a, b, bottom, top])[:, best, np.arange(len(best))]
-    return chosen
-
-
-def vertices(lz: Array, uz: Array, ly: Array, uy: Array, dl: Array, du: Array) -> tuple[Array, Array, Mask]:
-    """The 21 candidate vertices (z, D), each (21, N), of the pieces on which relu(z) - relu(z - D) is linear.
-
-    The region is lz <= z <= uz, ly <= z - D <= uy, dl <= D <= du; the pieces end at z = 0 and z - D = 0. The mask says
-    which candidates lie in the region; every vertex of every piece is among them.
-    """
-    zero = np.zeros_like(lz)
-    points = [(z, z - y) for z in (lz, zero, uz) for y in (ly, zero, uy)]
-    points += [(z, d) for z in (lz, zero, uz) for d in (dl, du)]
-    points += [(y + d, d) for y in (ly, zero, uy) for d in (dl, du)]
-    z, d = (np.stack([p[i] for p in points]) for i in (0, 1))
-    y = z - d
-    inside = (lz <= z) & (z <= uz) & (ly <= y) & (y <= uy) & (dl <= d) & (d <= du)
-    if not inside.any(axis=0).all():
-        raise Inconsistent("the region of a ReLU pair is empty")
-    return z, d, inside
 
 
 def _relu(stage: Stage, inputs: list[Values], symbols: Symbols) -> Values:

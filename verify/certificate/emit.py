@@ -57,7 +57,7 @@ def emit_certificate(
         boxes: the domain; one tree of `trees` per box.
         epsilon: the claimed bound, exact.
         lift: correspondences of all values, or of those that shrank; None for the rule "separate".
-        rule, parameters: "pair_zonotope" or "separate", with {"symbols": budget}.
+        rule, parameters: "pair_zonotope", "pair_backward" or "separate", with {"symbols": budget}.
         arithmetic: "real", or "float32" for float32 executions on float32 inputs.
         prover: who made it; free text.
 

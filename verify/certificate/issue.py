@@ -12,6 +12,7 @@ from pathlib import Path
 
 from verify.audit.check import AuditReport, Verdict, audit
 from verify.certificate.emit import emit_certificate
+from verify.formal.backward.leaves import RULE as BACKWARD
 from verify.formal.deviation import DeviationResult
 from verify.spec.box import Box
 from verify.spec.deviation import Verdict as SearchVerdict
@@ -20,6 +21,7 @@ DIGITS = 4
 WORTHWHILE = Fraction(9, 10)  # a second audit is run for a bound that is smaller by this factor
 ROUNDING_SYMBOLS = 1024  # for roundings, so that they cancel and shrink like any other error; beyond it they add up
 VACUOUS = Fraction(10**30)  # a claim that says nothing, to learn what the auditor can show
+LARGER = tuple(Fraction(n, 100) for n in (100, 101, 105, 120, 150, 200, 400, 1600))  # times the bound that was proved
 
 
 def issue_certificate(
@@ -62,21 +64,32 @@ def issue_certificate(
 
     try:
         asked = result.epsilon
-        unknown = arithmetic == "float32"  # what rounding adds is for the auditor to say
-        claim = asked if asked is not None else VACUOUS if unknown else round_up(Fraction(result.upper))
-        report = attempt(claim)
-        if asked is None and report.verdict in (Verdict.ACCEPT, Verdict.REJECT):
-            refused = report.verdict is Verdict.REJECT
-            shown = attempt(VACUOUS).bound if refused else report.bound
-            if shown is not None and (refused or round_up(shown) <= WORTHWHILE * claim):
-                claim = round_up(shown)
-                report = attempt(claim)
+        for claim in [asked] if asked is not None else _claims(result, arithmetic):
+            report = attempt(claim)
+            if report.verdict is not Verdict.REJECT:
+                break
+        if asked is None and report.bound is not None and round_up(report.bound) <= WORTHWHILE * claim:
+            tighter = attempt(round_up(report.bound))
+            accepted = tighter.verdict is Verdict.ACCEPT
+            claim, report = (round_up(report.bound), tighter) if accepted else (claim, attempt(claim))
         if report.verdict is not Verdict.ACCEPT:
             return report
         os.replace(candidate, path)
         return claim, report
     finally:
         candidate.unlink(missing_ok=True)
+
+
+def _claims(result: DeviationResult, arithmetic: str) -> list[Fraction]:
+    """Claims to try, smallest first, where the tightest bound is wanted.
+
+    With the rule "pair_backward" the auditor does as much as a claim needs, so a vacuous one teaches little; with the
+    others its report on a vacuous claim holds the best bound it has.
+    """
+    proved = Fraction(result.upper)
+    if result.rule == BACKWARD:
+        return [*dict.fromkeys(round_up(proved * larger) for larger in LARGER), VACUOUS]
+    return [VACUOUS] if arithmetic == "float32" else [round_up(proved), VACUOUS]
 
 
 def round_up(value: Fraction, digits: int = DIGITS) -> Fraction:

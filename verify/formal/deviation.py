@@ -8,38 +8,27 @@ Theory: theory_notes/branch_and_bound.md. Not claimed: that the search ends in f
 """
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from verify.empirical.ascent import Pair
-from verify.empirical.attack import Attack, attack_deviation
+from verify.empirical.attack import attack_deviation
 from verify.errors import MismatchError, SpecificationError
-from verify.formal.backward.roots import MANY_INPUTS, backward_upper
-from verify.formal.forest import REMEMBERED, Floats, Forest, Found, Index
+from verify.formal.backward.leaves import RULE as BACKWARD
+from verify.formal.backward.leaves import leaf_bounds
+from verify.formal.backward.roots import backward_upper
 from verify.formal.lift import Lift, align
-from verify.formal.program import EVERY_SYMBOL, Bounds, Program, compile_pair
-from verify.formal.symbols import MemoryLimit, TimeLimit
+from verify.formal.program import EVERY_SYMBOL, compile_pair
+from verify.formal.search import MANY_INPUTS, Attacker, Goal, Progress, Search
 from verify.network.graph import Network
 from verify.spec.box import Box, Number, exact
 from verify.spec.deviation import Tree, Verdict
 
-Progress = Callable[[float, float, float, int], None]
-Attacker = Callable[..., Attack]
-
 MEMORY_LIMIT = 2**31
-CACHE_BYTES = 2**24  # generators of one value that a batch may hold: far beyond the cache everything is slower
-LARGEST_CHUNK = 512
-ROUND_SECONDS = 1.0  # of work between two choices of what to split
-RESERVE = 2.0**-16  # leaves are pushed this far below epsilon, so that an auditor's own rounding fits in between
-ATTACK_SHARE = 0.15  # of the time
-BACKWARD_SHARE = 0.25  # likewise
+BACKWARD_SHARE = 0.25  # of the time
 FEW_BOXES = 4  # with more of them, whole boxes are not bounded backward unasked
 
 
@@ -58,11 +47,11 @@ class DeviationResult:
         per_output_upper: proved bound for every output.
         trees: one tree of splits per box; on every leaf the rule shows `upper`.
         leaves: number of leaves of `trees`; boxes_bounded: sub-boxes that were bounded on the way.
-        rule, parameters: how a leaf is bounded ("pair_zonotope" or "separate").
+        rule, parameters: how a leaf is bounded ("pair_zonotope", "pair_backward" or "separate").
         seconds: time taken.
         lift: the correspondence used, None for "separate".
         words: what was and what was not established.
-        backward_upper: a bound for all boxes by the rule "pair_backward", None if it was not computed. It is proved,
+        backward_upper: a backward bound for all boxes with searched slopes, None if it was not computed. It is proved,
             but no auditor re-does it: it is not in `upper`, nor in the verdict, the trees or a certificate.
     """
 
@@ -117,7 +106,7 @@ def verify_deviation(
         symbols: budget of error symbols per sub-box; 0 gives interval propagation.
         memory_limit: bytes of generators that one step may hold; beyond it fewer sub-boxes, then intervals.
         backward: whether to bound whole boxes backward as well (see `backward_upper`), within a quarter of the time;
-            None: when there are many inputs and few boxes.
+            None: when there are many inputs and few boxes, and the search itself cannot.
 
     Raises:
         MismatchError: networks, boxes and channels do not fit together.
@@ -128,15 +117,15 @@ def verify_deviation(
     _check(original, compact, boxes, limit, timeout, ratio)
     lift = align(original, compact, channels)
     program = compile_pair(original, compact, lift)
-    goal = _Goal(limit, ratio, floor)
-    search = _Search(original, compact, tuple(boxes), program, goal, symbols, memory_limit, batch_size)
-    search.started, search.timeout, search.progress = time.monotonic(), timeout, progress
+    goal = Goal(limit, ratio, floor)
+    search = Search(original, compact, tuple(boxes), program, goal, symbols, memory_limit, batch_size)
+    search.sharper = leaf_bounds(original, compact, lift)
+    search.begin(timeout, progress)
     if backward is None:
-        backward = boxes[0].dimension >= MANY_INPUTS and len(boxes) <= FEW_BOXES
-    if backward:
-        search.backward = backward_upper(original, compact, lift, boxes, seconds=BACKWARD_SHARE * timeout)
+        backward = boxes[0].dimension >= MANY_INPUTS and len(boxes) <= FEW_BOXES and search.sharper is None
+    whole = backward_upper(original, compact, lift, boxes, seconds=BACKWARD_SHARE * timeout) if backward else None
     search.run(attack, generator or np.random.default_rng(0))
-    return search.result(lift)
+    return _result(search, lift, whole)
 
 
 def _check(
@@ -159,234 +148,39 @@ def _check(
         raise SpecificationError(f"need timeout > 0 and ratio >= 1, got {timeout} and {ratio}")
 
 
-@dataclass(frozen=True)
-class _Goal:
-    """When the search is over."""
-
-    epsilon: Fraction | None
-    ratio: float
-    floor: float
-
-    def refuted(self, lower: float) -> bool:
-        return self.epsilon is not None and Fraction(lower) > self.epsilon
-
-    def proved(self, upper: float) -> bool:
-        return upper < math.inf and (self.epsilon is None or Fraction(upper) <= self.epsilon)
-
-    def target(self, lower: float) -> float:
-        """Leaves with a bound up to this need no split."""
-        if self.epsilon is None:
-            return max(self.ratio * lower, self.floor)
-        return float(self.epsilon) * (1.0 - RESERVE)
-
-
-@dataclass
-class _Search:
-    """A search under way."""
-
-    original: Network
-    compact: Network
-    boxes: tuple[Box, ...]
-    program: Program
-    goal: _Goal
-    symbols: int
-    memory_limit: int
-    batch_size: int
-    started: float = 0.0
-    timeout: float = 0.0
-    progress: Progress | None = None
-    lower: float = 0.0
-    witness: tuple[Fraction, ...] | None = None
-    output: int | None = None
-    bounded: int = 0
-    chunk: int = 1
-    speed: float = 64.0
-    exhausted: bool = False
-    backward: float | None = None
-    forest: Forest = field(init=False)
-    pair: Pair = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.forest = Forest(self.boxes, math.prod(self.original.output_shape))
-        self.pair = Pair.of(self.original, self.compact)
-
-    def run(self, attack: Attacker | None, generator: np.random.Generator) -> None:
-        """Bound the boxes, then split until the question is settled or time is up."""
-        self._bound_roots()
-        if attack is not None:
-            self._attack(attack, generator)
-        while not self._settled():
-            nodes = self._next_nodes()
-            if nodes is None:
-                break
-            began = time.monotonic()
-            self._bound(nodes)
-            self.speed = max(1.0, len(nodes) / max(time.monotonic() - began, 1e-6))
-            if self.progress is not None:
-                self.progress(self._elapsed(), self.forest.bound(), self.lower, len(self.forest.leaves()))
-
-    def _bound_roots(self) -> None:
-        """Bound the boxes themselves, all of them with symbols or all of them without."""
-        symbols = None
-        while symbols != self.symbols:
-            symbols, self.bounded = self.symbols, 0
-            self._bound(np.arange(len(self.boxes)))
-
-    @property
-    def _rooted(self) -> bool:
-        """Every box has been bounded."""
-        return self.bounded >= len(self.boxes)
-
-    def _elapsed(self) -> float:
-        return time.monotonic() - self.started
-
-    def _settled(self) -> bool:
-        late = self._rooted and self._elapsed() >= self.timeout
-        return late or self.exhausted or self.goal.refuted(self.lower)
-
-    def _attack(self, attack: Attacker, generator: np.random.Generator) -> None:
-        share = ATTACK_SHARE * self.timeout / len(self.boxes)
-        for box in self.boxes:
-            if self._elapsed() >= 2 * ATTACK_SHARE * self.timeout:
-                return
-            found = attack(self.original, self.compact, box, generator=generator, seconds=share)
-            self._witness(box, found.input)
-
-    def _witness(self, box: Box, point: Floats) -> None:
-        """Enclose the deviation at a point of the box rigorously, and keep it if it is the largest so far."""
-        inside = box.nearest(point)
-        low, high = Box(inside, inside).outward()
-        bounds = self.program.bounds(torch.from_numpy(low)[None], torch.from_numpy(high)[None], symbols=0)
-        attained = torch.maximum(bounds.lower, -bounds.upper)[0]
-        output = int(attained.argmax())
-        value = float(attained[output])
-        if value > self.lower or self.witness is None:
-            self.lower, self.witness, self.output = max(value, 0.0), inside, output
-
-    def _next_nodes(self) -> Index | None:
-        """Split the worst leaves; the new leaves to bound, or None when no leaf needs or allows a split."""
-        target = self.goal.target(self.lower)
-        at_once = min(self.batch_size, int(self.speed * ROUND_SECONDS))
-        nodes = self.forest.worst_open(target, max(1, at_once // 2))
-        if not len(nodes):
-            return None
-        depth, ready = self._depth(nodes, target), []
-        while len(nodes):
-            done, lows = self.forest.split(nodes)
-            halves = np.stack([lows, lows + 1], axis=1).ravel()
-            left = np.repeat(depth[done] - 1, 2)
-            ready += [halves[left == 0], nodes[~done & np.isinf(self.forest.own[nodes])]]
-            nodes, depth = halves[left > 0], left[left > 0]
-        return np.sort(np.concatenate(ready))
-
-    def _depth(self, nodes: Index, target: float) -> Index:
-        """How many times to halve at once: bounds far above the target will not get there in one step."""
-        excess = self.forest.effective[nodes] / max(target, 1e-300)
-        room = math.log2(max(1.0, min(self.batch_size, self.speed * ROUND_SECONDS) / len(nodes)))
-        deep = np.where(excess > 16.0, 3, np.where(excess > 4.0, 2, 1))
-        return np.minimum(deep, max(1, int(room)))
-
-    def _bound(self, nodes: Index) -> None:
-        """Bound nodes in batches that fit the cache; beyond the memory limit in smaller ones."""
-        start, symbols = 0, self.symbols
-        while start < len(nodes) and symbols == self.symbols:
-            part = nodes[start : start + self.chunk]
-            low, high = (torch.from_numpy(a[part]) for a in (self.forest.lower, self.forest.upper))
-            try:
-                bounds = self._bounds(low, high)
-            except (MemoryLimit, TimeLimit, MemoryError, RuntimeError) as error:
-                self._give_way(error, part)
-                start += self.chunk if self.forest.stuck[part].all() else 0
-            else:
-                self.forest.record(part, _found(bounds, high - low))
-                self._probe(low, high, bounds)
-                self.bounded += len(part)
-                start += len(part)
-                self.chunk = int(np.clip(CACHE_BYTES * len(part) / max(bounds.bytes, 1), 1, LARGEST_CHUNK))
-            if self._settled():
-                return
-
-    def _bounds(self, low: Tensor, high: Tensor) -> Bounds:
-        deadline = self.started + self.timeout if self.symbols else math.inf  # intervals are quick
-        limit = self.memory_limit
-        return self.program.bounds(low, high, symbols=self.symbols, bytes_limit=limit, deadline=deadline)
-
-    def _give_way(self, error: Exception, part: Index) -> None:
-        """Fewer sub-boxes at once; a root that is still too much is bounded by intervals, another node left as it is.
-
-        Bounds with and without symbols are never mixed: one rule must show every leaf.
-        """
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
-            raise error
-        if isinstance(error, TimeLimit) and self._rooted:
-            self.exhausted = True
-        elif self.chunk > 1 and not isinstance(error, TimeLimit):
-            self.chunk //= 2
-        elif self._rooted or self.symbols == 0:
-            self.forest.stuck[part] = True
-        else:
-            self.symbols, self.chunk = 0, 1
-
-    def _probe(self, low: Tensor, high: Tensor, bounds: Bounds) -> None:
-        """Try the corner of each sub-box to which its worst output grows, and its centre."""
-        centre = 0.5 * (low + high)
-        points = [centre]
-        if bounds.direction is not None:
-            points.append(centre + 0.5 * bounds.direction * (high - low))
-        trials = torch.cat(points).clamp(low.amin(0), high.amax(0))
-        values = self.pair.differences(trials).abs().amax(1)
-        best = int(values.argmax())
-        if float(values[best]) > self.lower * (1.0 + 2.0**-20):
-            point = trials[best].numpy()
-            home = next((b for b in self.boxes if b.contains(point)), None)
-            if home is not None:
-                self._witness(home, point)
-
-    def result(self, lift: Lift | None) -> DeviationResult:
-        """The record of what is established now."""
-        cover = self.forest.cover()
-        upper = float(cover[: self.forest.roots].max())
-        trees, leaves = self.forest.trees(upper)
-        per_output = np.minimum(self.forest.per_output[leaves].max(axis=0), upper)
-        verdict = Verdict.REFUTED if self.goal.refuted(self.lower) else Verdict.UNKNOWN
-        if verdict is Verdict.UNKNOWN and self.goal.proved(upper):
-            verdict = Verdict.PROVED
-        return DeviationResult(
-            verdict=verdict,
-            epsilon=self.goal.epsilon,
-            upper=upper,
-            lower=self.lower,
-            witness=self.witness,
-            output=self.output,
-            per_output_upper=tuple(float(v) for v in per_output),
-            trees=trees,
-            leaves=len(leaves),
-            boxes_bounded=self.bounded,
-            rule=self.program.rule,
-            parameters={"symbols": self.symbols},
-            seconds=self._elapsed(),
-            lift=lift,
-            words=_words(verdict, upper, self.lower, self.goal.epsilon, self.program.rule, self.symbols),
-            backward_upper=self.backward,
-        )
-
-
-def _found(bounds: Bounds, width: Tensor) -> Found:
-    per_output = torch.maximum(-bounds.lower, bounds.upper)
-    influence = bounds.influence if bounds.influence is not None else width
-    top = influence.topk(min(REMEMBERED, influence.shape[1]), dim=1)
-    pad = (0, REMEMBERED - top.values.shape[1])
-    return Found(
-        per_output.amax(1).numpy(),
-        per_output.numpy(),
-        torch.nn.functional.pad(top.indices, pad).numpy(),
-        torch.nn.functional.pad(torch.nan_to_num(top.values), pad).numpy(),
+def _result(search: Search, lift: Lift | None, whole: float | None) -> DeviationResult:
+    """The record of what is established now."""
+    cover = search.forest.cover()
+    upper = float(cover[: search.forest.roots].max())
+    trees, leaves = search.forest.trees(upper)
+    per_output = np.minimum(search.forest.per_output[leaves].max(axis=0), upper)
+    verdict = Verdict.REFUTED if search.goal.refuted(search.lower) else Verdict.UNKNOWN
+    if verdict is Verdict.UNKNOWN and search.goal.proved(upper):
+        verdict = Verdict.PROVED
+    return DeviationResult(
+        verdict=verdict,
+        epsilon=search.goal.epsilon,
+        upper=upper,
+        lower=search.lower,
+        witness=search.witness,
+        output=search.output,
+        per_output_upper=tuple(float(v) for v in per_output),
+        trees=trees,
+        leaves=len(leaves),
+        boxes_bounded=search.bounded,
+        rule=search.rule,
+        parameters={"symbols": search.symbols},
+        seconds=search.elapsed(),
+        lift=lift,
+        words=_words(verdict, upper, search.lower, search.goal.epsilon, search.rule, search.symbols),
+        backward_upper=whole,
     )
 
 
 def _words(verdict: Verdict, upper: float, lower: float, epsilon: Fraction | None, rule: str, symbols: int) -> str:
     how = "each network bounded on its own" if rule == "separate" else "the difference propagated layer by layer"
     how += ", by intervals only" if symbols == 0 else ", by affine forms over shared symbols"
+    how += ", and backward from the outputs" if rule == BACKWARD else ""
     asked = "" if epsilon is None else f" Asked: at most {float(epsilon):.6g}: {verdict.value}."
     return (
         f"For every input of the domain the outputs differ by at most {upper:.6g} ({how}); a deviation of {lower:.6g} "

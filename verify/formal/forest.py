@@ -55,6 +55,7 @@ class Forest:
         self.split_dimension = np.zeros(n, dtype=np.int64)
         self.split_at = np.zeros(n)
         self.stuck = np.zeros(n, dtype=bool)
+        self.sharp = np.zeros(n, dtype=bool)  # bounded backward as well
 
     def record(self, nodes: Index, found: Found) -> None:
         """Note the bounds found on some nodes."""
@@ -62,6 +63,13 @@ class Forest:
         self.effective[nodes] = np.minimum(self.effective[nodes], found.own)
         self.per_output[nodes] = found.per_output
         self.dimension[nodes], self.influence[nodes] = found.dimension, found.influence
+
+    def sharpen(self, nodes: Index, per_output: Floats) -> None:
+        """Note further bounds ``(k, outputs)`` of nodes that have some."""
+        self.per_output[nodes] = np.minimum(self.per_output[nodes], per_output)
+        own = per_output.max(axis=1)
+        self.own[nodes] = np.minimum(self.own[nodes], own)
+        self.effective[nodes] = np.minimum(self.effective[nodes], own)
 
     def leaves(self) -> Index:
         """Numbers of the nodes that are not split."""
@@ -170,7 +178,7 @@ class Forest:
 
 _ARRAYS = (
     "lower", "upper", "own", "effective", "per_output", "dimension", "influence", "child", "split_dimension",
-    "split_at", "stuck",
+    "split_at", "stuck", "sharp",
 )  # fmt: skip
 
 

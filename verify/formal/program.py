@@ -89,12 +89,16 @@ class Program(ABC):
             low, high = difference.bounds()
             low, high = torch.where(finite, low, -torch.inf), torch.where(finite, high, torch.inf)
             worst = torch.maximum(-low, high).argmax(1)
-            influence = _influence(difference, worst, ledger)
+            influence = influence_of(difference, worst, ledger)
             return Bounds(low, high, influence, _direction(difference, worst), largest)
 
     @abstractmethod
     def difference(self, lower: Tensor, upper: Tensor, ledger: Ledger) -> tuple[Form, int]:
         """Form of the difference of the outputs, nothing fresh, and the largest memory of a value."""
+
+    @abstractmethod
+    def outputs(self, lower: Tensor, upper: Tensor, ledger: Ledger) -> tuple[Form, ...]:
+        """Forms of both networks' outputs and of their difference, nothing fresh."""
 
 
 class PairProgram(Program):
@@ -110,31 +114,48 @@ class PairProgram(Program):
         self.steps = _steps(original, sites)
 
     def difference(self, lower: Tensor, upper: Tensor, ledger: Ledger) -> tuple[Form, int]:
+        triple, largest = self._triple(lower, upper, ledger)
+        return with_fresh_written(triple.d), largest
+
+    def outputs(self, lower: Tensor, upper: Tensor, ledger: Ledger) -> tuple[Form, ...]:
+        triple = self._triple(lower, upper, ledger)[0].written()
+        return triple.z, triple.y, triple.d
+
+    def _triple(self, lower: Tensor, upper: Tensor, ledger: Ledger) -> tuple[Triple, int]:
         size = lower.shape[1]
         z, y = (input_form(lower, upper, ledger, block) for block in (ORIGINAL, COMPACT))
         zero = constant(torch.zeros(size, dtype=torch.float64), ledger.batch, ledger.inputs)
         start = Triple(z, y, zero, Kept(torch.arange(size), size))
+        triple: Triple
         triple, largest = _run(self.steps, self.input, start, self.output, PairArithmetic(ledger))
-        return with_fresh_written(triple.d), largest
+        return triple, largest
 
 
 class SeparateProgram(Program):
-    """The rule "separate"."""
+    """The rule "separate"; with one network alone only its `outputs` can be bounded."""
 
     rule = "separate"
 
-    def __init__(self, original: Network, compact: Network) -> None:
-        self.networks = (original, compact)
+    def __init__(self, *networks: Network) -> None:
+        self.networks = networks
         self.steps = [_steps(n, [Site(Side(n, {}), node) for node in n.nodes]) for n in self.networks]
 
     def difference(self, lower: Tensor, upper: Tensor, ledger: Ledger) -> tuple[Form, int]:
+        outputs, largest = self._apart(lower, upper, ledger)
+        return plain_difference(*outputs), largest
+
+    def outputs(self, lower: Tensor, upper: Tensor, ledger: Ledger) -> tuple[Form, ...]:
+        outputs, _ = self._apart(lower, upper, ledger)
+        return (*outputs, plain_difference(*outputs)) if len(outputs) == 2 else tuple(outputs)
+
+    def _apart(self, lower: Tensor, upper: Tensor, ledger: Ledger) -> tuple[list[Form], int]:
         outputs, largest = [], 0
-        for network, steps, block in zip(self.networks, self.steps, (ORIGINAL, COMPACT), strict=True):
+        for network, steps, block in zip(self.networks, self.steps, (ORIGINAL, COMPACT), strict=False):
             inputs = input_form(lower, upper, ledger, block)
             form, size = _run(steps, network.input, inputs, network.output, SingleArithmetic(ledger, block))
             outputs.append(with_fresh_written(form))
             largest = max(largest, size)
-        return plain_difference(*outputs), largest
+        return outputs, largest
 
 
 def compile_pair(original: Network, compact: Network, lift: Lift | None) -> Program:
@@ -204,7 +225,7 @@ def _at(rows: Tensor, output: Tensor) -> Tensor:
     return rows.gather(2, output[None, :, None].expand(rows.shape[0], -1, 1))[..., 0]
 
 
-def _influence(form: Form, output: Tensor, ledger: Ledger) -> Tensor | None:
+def influence_of(form: Form, output: Tensor, ledger: Ledger) -> Tensor | None:
     """Estimated part of each input in the radius of the worst output: its own symbol, and its share of errors."""
     own = form.input_rows()
     if own is None:
@@ -215,7 +236,7 @@ def _influence(form: Form, output: Tensor, ledger: Ledger) -> Tensor | None:
     for block, rows in zip(BLOCKS, form.rows, strict=True):
         share = ledger.share(block)
         if rows is not None and share is not None:
-            errors = _at(rows, output)[form.inputs if block == ORIGINAL else 0 :]
+            errors = _at(rows, output)[form.inputs if block in (ORIGINAL, COMPACT) else 0 :]
             total += (errors.abs()[..., None] * share[: errors.shape[0]]).sum(0)
     return total
 

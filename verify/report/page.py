@@ -1,12 +1,15 @@
-"""The page itself: HTML text from the records, every word of the caller escaped, written atomically."""
+"""The page itself: HTML text from the records, every word of the caller escaped, written atomically; also as JSON."""
 
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 
 from verify.report import figures, words
+from verify.report.objectives import evidence
 from verify.report.records import BoxResult, Layer, NetworkReport, Report, Size, StatisticalResult
 from verify.report.style import STYLE
 
@@ -14,7 +17,7 @@ SHOWN_BOXES = 100
 
 
 def write_report(path: Path | str, report: Report) -> None:
-    """Write the page; an existing file is replaced, and never left half written.
+    """Write the page, as JSON if `path` ends in ``.json``; an existing file is replaced, and never left half written.
 
     Raises:
         OSError: the folder does not exist or cannot be written to.
@@ -22,13 +25,28 @@ def write_report(path: Path | str, report: Report) -> None:
     path = Path(path)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".partial", delete=False) as file:
         try:
-            file.write(render_report(report))
+            file.write(render_json(report) if path.suffix == ".json" else render_report(report))
             file.flush()
             os.fsync(file.fileno())
             os.replace(file.name, path)
         except BaseException:
             os.unlink(file.name)
             raise
+
+
+def render_json(report: Report) -> str:
+    """The records, the sentences and the evidence items as JSON; infinity and NaN become null."""
+    networks = [
+        {
+            "records": asdict(network),
+            "established": words.established(network),
+            "not_established": words.not_established(network),
+            "evidence": [asdict(item) for item in evidence(network)],
+        }
+        for network in report.networks
+    ]
+    content = {"title": report.title, "networks": networks, "made_with": dict(report.made_with)}
+    return json.dumps(words.finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def render_report(report: Report) -> str:
@@ -67,6 +85,7 @@ def _network(network: NetworkReport) -> str:
         "</div>",
         _deviations(network),
         _layers(network.layers, network.layer_notes),
+        _evidence(network),
         _files(network),
     ]
     return "<section>\n" + "\n".join(part for part in parts if part) + "\n</section>"
@@ -165,6 +184,16 @@ def _layers(layers: Sequence[Layer], notes: Sequence[str]) -> str:
     header = ("layer", "channels kept", "total sensitivity", "a-priori bound", "calibration loss")
     below = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
     return f"<h3>Per layer</h3>{_figure(figures.kept_channels(layers), '')}{_table('', header, rows)}{below}"
+
+
+def _evidence(network: NetworkReport) -> str:
+    rows = [(f"{e.item} {e.name}", e.objectives, e.status, e.words) for e in evidence(network)]
+    note = (
+        "Objectives are numbered as in EASA's concept paper on machine learning, issue 2; the mapping is ours. It is "
+        "not claimed that an authority accepts an item, or that an item alone meets an objective."
+    )
+    table = _table("", ("evidence", "objectives", "here", "what there is"), rows)
+    return f'<h3>Evidence for an assurance argument</h3>{table}<p class="note">{note}</p>'
 
 
 def _files(network: NetworkReport) -> str:

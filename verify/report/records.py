@@ -50,7 +50,7 @@ class BoxResult:
     Attributes:
         name: which box.
         verdict: "proved", "refuted" or "unknown".
-        certified_upper: no input of the box deviates by more. None if no bound was proved.
+        certified_upper: no input of the box deviates by more. None if no bound was proved; infinity becomes None.
         attacked_lower: an input of the box was found that deviates by this much.
         audited: the verdict of the independent auditor on the box's certificate, "" if it was not asked.
     """
@@ -60,6 +60,10 @@ class BoxResult:
     certified_upper: float | None
     attacked_lower: float
     audited: str = ""
+
+    def __post_init__(self) -> None:
+        if self.certified_upper is not None and not math.isfinite(self.certified_upper):
+            object.__setattr__(self, "certified_upper", None)
 
     @property
     def proved(self) -> bool:

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from typing import Any
 
 from verify.report.records import BoxResult, NetworkReport
 
@@ -47,6 +48,15 @@ def percent(share: float) -> str:
 def percent_up(share: float) -> str:
     """An upper bound on a share, in per cent, never below the bound itself."""
     return f"{math.ceil(Decimal(share) * 1000) / 10:g} %"
+
+
+def finite(content: Any) -> Any:
+    """The content with null for every number that JSON cannot hold."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def established(report: NetworkReport) -> list[str]:

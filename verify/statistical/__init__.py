@@ -3,6 +3,7 @@
 fresh inputs ──► disjoint (no calibration row among them) ──► deviations d_1 ... d_n
     P(d > eps)        clopper_pearson        E[min(d, cap)]    betting, empirical_bernstein, hoeffding
     quantile of d     tolerance (Wilks)      whole curve       dkw
+    a choice among candidates that keeps its confidence        learn_then_test
                                      └──► certificate: numbers, hashes and the claim in words
 """
 
@@ -14,10 +15,14 @@ from verify.statistical.disjoint import check_disjoint, read_calibration_rows, r
 from verify.statistical.dkw import ExceedanceCurve, exceedance_curve
 from verify.statistical.empirical_bernstein import empirical_bernstein_upper
 from verify.statistical.hoeffding import hoeffding_upper
+from verify.statistical.learn_then_test import Count, Decision, FixedSequence
 from verify.statistical.tolerance import Tolerance, tolerance_rank, tolerance_upper
 
 __all__ = [
+    "Count",
+    "Decision",
     "ExceedanceCurve",
+    "FixedSequence",
     "StatisticalCertificate",
     "Tolerance",
     "betting_upper",

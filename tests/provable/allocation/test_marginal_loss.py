@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from provable.allocation.budget import Budget, budget_of
 from provable.allocation.marginal_loss import allocate, lower_hull
 from provable.allocation.uniform import uniform
-from provable.errors import BudgetError
+from provable.allocation.widths import allowed, allowed_widths
+from provable.errors import BudgetError, InputError
 
 curves = st.lists(st.lists(st.floats(0.0, 10.0), min_size=2, max_size=7), min_size=1, max_size=3)
 
@@ -40,16 +41,16 @@ def test_counts_meet_the_budget_and_are_the_best_that_pay_as_much(steps, fractio
     """On convex curves with equal prices the greedy counts are optimal for the cost they reach."""
     losses = {str(i): convex(s) for i, s in enumerate(steps)}
     sizes = [len(s) for s in steps]
-    floors = dict.fromkeys(losses, 1)
+    widths = {name: allowed(len(losses[name]) - 1) for name in losses}
 
     def cost(counts: np.ndarray) -> np.ndarray:
         return price * counts.sum(axis=-1)
 
     if len(steps) > fraction * sum(sizes):
         with pytest.raises(BudgetError, match="cannot be met"):
-            allocate(losses, cost, Budget("flops", fraction), floors)
+            allocate(losses, cost, Budget("flops", fraction), widths)
         return
-    found = allocate(losses, cost, Budget("flops", fraction), floors)
+    found = allocate(losses, cost, Budget("flops", fraction), widths)
     reached = sum(found.counts.values())
     assert len(steps) <= reached <= fraction * sum(sizes) + 1e-9
     assert reached > fraction * sum(sizes) - 1  # no slot more than needed was removed
@@ -62,23 +63,23 @@ def test_counts_meet_the_budget_and_are_the_best_that_pay_as_much(steps, fractio
 def test_cost_counts_at_the_current_widths() -> None:
     """A chain's cost is a product: removing from one layer makes the other cheaper."""
     losses = {"a": convex([1.0] * 4), "b": convex([1.1] * 4)}
-    found = allocate(losses, lambda c: c[..., 0] * c[..., 1], Budget("flops", 0.25), {"a": 1, "b": 1})
+    found = allocate(losses, lambda c: c[..., 0] * c[..., 1], Budget("flops", 0.25), {"a": allowed(4), "b": allowed(4)})
     assert found.counts["a"] * found.counts["b"] <= 4
 
 
 def test_everything_stays_at_fraction_one() -> None:
-    found = allocate({"a": convex([1.0, 2.0])}, lambda c: c[..., 0], Budget("flops", 1.0), {"a": 1})
+    found = allocate({"a": convex([1.0, 2.0])}, lambda c: c[..., 0], Budget("flops", 1.0), {"a": allowed(2)})
     assert found.counts == {"a": 2}
 
 
 def test_floors_hold() -> None:
     losses = {"a": convex([0.0] * 8), "b": convex([5.0] * 8)}
-    found = allocate(losses, lambda c: c.sum(-1), Budget("flops", 0.5), {"a": 3, "b": 1})
+    found = allocate(losses, lambda c: c.sum(-1), Budget("flops", 0.5), {"a": allowed(8, 3), "b": allowed(8)})
     assert found.counts == {"a": 3, "b": 5}
 
 
 def test_uniform_rounds_and_keeps_the_floor() -> None:
-    found = uniform({"a": 10, "b": 3, "c": 64}, 0.25, {"a": 1, "b": 1, "c": 20})
+    found = uniform({"a": allowed(10), "b": allowed(3), "c": allowed(64, 20)}, 0.25)
     assert found.counts == {"a": 3, "b": 1, "c": 20}
 
 
@@ -98,3 +99,44 @@ def test_uniform_rounds_and_keeps_the_floor() -> None:
 def test_senseless_budgets_are_refused(keep: dict, words: str) -> None:
     with pytest.raises(BudgetError, match=words):
         budget_of(keep)
+
+
+@settings(max_examples=80, deadline=None)
+@given(size=st.integers(1, 70), floor=st.integers(1, 80), multiple=st.integers(1, 16))
+def test_allowed_widths_are_multiples_from_the_floor_on(size: int, floor: int, multiple: int) -> None:
+    widths = allowed(size, floor, multiple)
+    assert widths[-1] == size
+    assert list(widths) == sorted(set(widths))
+    assert widths[0] >= min(floor, size)
+    assert all(width % multiple == 0 for width in widths[:-1]) or size < multiple
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=curves, fraction=st.floats(0.3, 1.0), multiple=st.integers(2, 4))
+def test_rounded_counts_meet_the_budget_and_are_allowed(steps, fraction: float, multiple: int) -> None:
+    losses = {str(i): falling(s) for i, s in enumerate(steps)}
+    widths = allowed_widths({name: len(curve) - 1 for name, curve in losses.items()}, 1, multiple)
+    try:
+        found = allocate(losses, lambda c: c.sum(-1), Budget("flops", fraction), widths)
+    except BudgetError:
+        assert sum(w[0] for w in widths.values()) > fraction * sum(w[-1] for w in widths.values())
+        return
+    assert sum(found.counts.values()) <= fraction * sum(w[-1] for w in widths.values())
+    assert all(found.counts[name] in widths[name] for name in widths)
+
+
+def test_floors_by_share_and_by_group() -> None:
+    assert allowed_widths({"a": 10, "b": 3}, 0.25, 1)["a"][0] == 3
+    found = allowed_widths({"a": 10, "b": 8}, {"b": 5}, 1)
+    assert (found["a"][0], found["b"][0]) == (1, 5)
+
+
+@pytest.mark.parametrize("floor", [0, -1, 1.5, 0.0, True, {"a": 0}, {"nobody": 2}])
+def test_senseless_floors_are_refused(floor) -> None:
+    with pytest.raises(InputError, match="floor"):
+        allowed_widths({"a": 4}, floor, 1)
+
+
+def test_senseless_multiple_is_refused() -> None:
+    with pytest.raises(InputError, match="round_to"):
+        allowed_widths({"a": 4}, 1, 0)

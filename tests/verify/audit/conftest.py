@@ -24,7 +24,9 @@ def attacks() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def bases(attacks: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> list:
-    """One certified pair of every kind, and one for the rule "separate"."""
+    """One certified pair of every kind, one for the rule "separate", and three for "pair_backward"."""
     folder, rng = tmp_path_factory.mktemp("bases"), np.random.default_rng(7)
     pairs = [attacks.instance(kind, rng, folder / kind) for kind in attacks.KINDS]
-    return [*pairs, attacks.instance("dense", rng, folder / "separate", "separate")]
+    pairs.append(attacks.instance("dense", rng, folder / "separate", "separate"))
+    backward = ("dense", "shortcut", "max_pool")
+    return pairs + [attacks.instance(kind, rng, folder / f"backward_{kind}", "pair_backward") for kind in backward]

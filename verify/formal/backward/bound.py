@@ -4,8 +4,8 @@
 
 The answer is the smallest of: the pair's own backward bound, with slopes first chosen and then optimised; the
 backward bound of each network on its own (CROWN, alpha-CROWN); and the forward zonotope. Networks without a lift
-get the last two only. Theory: theory_notes/backward_pair.md. Not claimed: that these bounds can be audited; a
-certificate needs the rule "pair_zonotope" or "separate".
+get the last two only. Theory: theory_notes/backward_pair.md. Not claimed: that an auditor re-does
+the search for slopes; a certificate's rule "pair_backward" is without it (`leaves.py`).
 """
 
 import math
@@ -36,6 +36,7 @@ from verify.network.graph import Network
 
 ITERATIONS, INNER_ITERATIONS = 40, 10
 INNER_SHARE = 0.6  # of the time
+SHARED = 0.8  # boxes share one list of elements unless their own lists are shorter than this part of it
 ELEMENTS = 2**22  # coefficients of one value that a batch of rows may hold
 ZONOTOPE_BYTES = 2**29
 
@@ -83,7 +84,7 @@ def backward_bounds(
     Raises:
         UnsupportedOperation: a node has no bound propagation rule.
     """
-    effort = _Effort(iterations, inner_iterations, symbols, time.monotonic(), seconds)
+    effort = Effort(iterations, inner_iterations, symbols, time.monotonic(), seconds)
     with torch.no_grad():
         if lift is None:
             return _apart(record_separate(original, compact), lower, upper, effort)
@@ -93,11 +94,13 @@ def backward_bounds(
 def analyse(tape: Tape, lower: Tensor, upper: Tensor) -> list[Enclosure]:
     """Enclosures of every entry of a tape on boxes ``(batch, inputs)``, sharpened backward without search."""
     with torch.no_grad():
-        return Analysis(tape, lower, upper, _Effort(0, 0, EVERY_SYMBOL, 0.0, math.inf)).run().known
+        return Analysis(tape, lower, upper, Effort(0, 0, EVERY_SYMBOL, 0.0, math.inf)).run().known
 
 
 @dataclass(frozen=True)
-class _Effort:
+class Effort:
+    """How much to do: gradient steps on the final and on inner bounds, symbols, and the seconds since `started`."""
+
     final: int
     inner: int
     symbols: int
@@ -124,7 +127,7 @@ class Analysis:
     tape: Tape
     lower: Tensor
     upper: Tensor
-    effort: _Effort
+    effort: Effort
     known: list[Enclosure] = field(default_factory=list)
     hinges: dict[int, Hinge] = field(default_factory=dict)
     relaxed: dict[int, Relaxation] = field(default_factory=dict)
@@ -190,28 +193,27 @@ class Analysis:
         self.known[source] = x
 
     def _better(self, part: str, source: int, old: Interval, wanted: Tensor) -> Interval:
-        """Bounds of the wanted elements ``(n,)`` by substitution, the others as they were."""
-        index = wanted.nonzero()[:, 0]
-        if not len(index) or self.effort.inner_over():
+        """Bounds of the wanted elements ``(batch, n)`` by substitution, the others as they were."""
+        index = _packed(wanted)
+        if not index.shape[1] or self.effort.inner_over():
             return old
         found = Interval(
             -self._rows(part, source, index, old, -1.0), self._rows(part, source, index, old, 1.0)
         ).widened()
-        lower, upper = old.lower.clone(), old.upper.clone()
-        lower[:, index], upper[:, index] = found.lower, found.upper
-        return old.meet(Interval(lower, upper))
+        index = index.expand(len(old.lower), -1)
+        lower, upper = torch.full_like(old.lower, -torch.inf), torch.full_like(old.upper, torch.inf)
+        return old.meet(Interval(lower.scatter(1, index, found.lower), upper.scatter(1, index, found.upper)))
 
     def _rows(self, part: str, source: int, index: Tensor, like: Interval, sign: float) -> Tensor:
         size = like.lower.shape[1]
         widest = max(max(entry.sizes) for entry in self.tape.entries[: source + 1])
         chunk = max(1, ELEMENTS // (widest * len(self.lower)))
         results = []
-        for some in torch.split(index, chunk):
+        for some in torch.split(index, chunk, dim=1):
             if self.effort.inner_over():
-                results.append(torch.full((len(self.lower), len(some)), torch.inf, dtype=torch.float64))
+                results.append(torch.full((len(self.lower), some.shape[1]), torch.inf, dtype=torch.float64))
                 continue
-            rows = torch.zeros(1, len(some), size, dtype=torch.float64)
-            rows[0, torch.arange(len(some)), some] = sign
+            rows = torch.zeros(*some.shape, size, dtype=torch.float64).scatter_(2, some[..., None], sign)
             start = {source: Coefficients(**{part: rows})}
             results.append(self.upper_bound(start, self.effort.inner, per_row=False))
         return torch.cat(results, dim=1)
@@ -247,14 +249,23 @@ class Analysis:
 
 
 def _open(x: Interval, whole: bool) -> Tensor:
-    """Elements ``(n,)`` that some box leaves undecided."""
+    """Elements ``(batch, n)`` that are undecided; all of them where the whole value matters."""
     undecided = ~((x.lower >= 0.0) | (x.upper <= 0.0))
-    return torch.ones_like(undecided[0]) if whole else undecided.any(0)
+    return torch.ones_like(undecided) if whole else undecided
 
 
-def _together(tape: Tape, lower: Tensor, upper: Tensor, effort: _Effort) -> BackwardBounds:
+def _packed(wanted: Tensor) -> Tensor:
+    """Indices ``(batch or 1, k)`` that hold the wanted elements of every box: one list for all where that is short."""
+    together = wanted.any(0).nonzero()[:, 0]
+    most = int(wanted.sum(1).max())
+    if most > SHARED * len(together):
+        return together[None]
+    return wanted.to(torch.uint8).topk(most, dim=1).indices
+
+
+def _together(tape: Tape, lower: Tensor, upper: Tensor, effort: Effort) -> BackwardBounds:
     analysis = Analysis(tape, lower, upper, effort).run()
-    rows = _both_signs(tape.entries[tape.output].sizes[1])
+    rows = both_signs(tape.entries[tape.output].sizes[1])
     pair = {tape.output: Coefficients(d=rows)}
     apart = {tape.output: Coefficients(z=rows, y=-rows)}
     found = _search(analysis.upper_bound, {"pair": pair, "separate": apart}, effort.final)
@@ -274,9 +285,9 @@ def _search(
     return found
 
 
-def _apart(tapes: tuple[Tape, Tape], lower: Tensor, upper: Tensor, effort: _Effort) -> BackwardBounds:
+def _apart(tapes: tuple[Tape, Tape], lower: Tensor, upper: Tensor, effort: Effort) -> BackwardBounds:
     first, second = (Analysis(tape, lower, upper, effort).run() for tape in tapes)
-    rows = _both_signs(tapes[0].entries[tapes[0].output].sizes[0])
+    rows = both_signs(tapes[0].entries[tapes[0].output].sizes[0])
 
     def bound(signs: tuple[Tensor, Tensor], iterations: int, *, per_row: bool) -> Tensor:
         parts = [
@@ -310,7 +321,7 @@ def _apart(tapes: tuple[Tape, Tape], lower: Tensor, upper: Tensor, effort: _Effo
     return _result(found | {"intervals": apart + apart.abs() * 2.0**-50})
 
 
-def _both_signs(outputs: int) -> Tensor:
+def both_signs(outputs: int) -> Tensor:
     """Rows ``(1, 2 outputs, outputs)``: each output, then its negative."""
     identity = torch.eye(outputs, dtype=torch.float64)
     return torch.cat([identity, -identity])[None]

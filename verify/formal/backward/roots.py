@@ -1,7 +1,7 @@
 """Backward bounds of whole boxes beside a branch and bound: the better bound for images, without a certificate.
 
 With hundreds of inputs splitting gains little, and one backward pass per box is worth more than any number of
-splits. No auditor re-does this rule ("pair_backward"): its bound is reported on its own and must never be written
+splits. Slopes are searched for, which no auditor re-does: this bound is reported on its own and must never be written
 into a certificate or shown as audited. Theory: theory_notes/backward_pair.md.
 """
 
@@ -15,9 +15,6 @@ from verify.formal.backward.bound import backward_bounds
 from verify.formal.lift import Lift
 from verify.network.graph import Network
 from verify.spec.box import Box
-
-RULE = "pair_backward"
-MANY_INPUTS = 64  # from here on a search calls it unasked
 
 
 def backward_upper(

@@ -241,24 +241,35 @@ def _nonlinear(descent: _Descent, entry: Start, c: Coefficients, relaxation: Rel
     if c.d is None or relaxation.d is None or relaxation.kept is None:
         return
     lower, upper = relaxation.d
-    up, down = c.d.clamp(min=0.0), c.d.clamp(max=0.0)
     kept = relaxation.kept
-    a = up * upper.a + down * lower.a
-    descent.offset((up * upper.offset + down * lower.offset).sum(-1))
+    positive = c.d > 0.0
+    a, b = (c.d * torch.where(positive, u, v) for u, v in ((upper.a, lower.a), (upper.b, lower.b)))
+    _offsets(descent, c.d, lower.offset, upper.offset)
     descent.blame(c.d, _plane_weight(lower, upper, kept.of(x.z.magnitude()), x.d.magnitude(), fan))
-    slot.add(z=_spread(a, kept, x.z.lower.shape[1]), d=up * upper.b + down * lower.b)
+    slot.add(z=_spread(a, kept, x.z.lower.shape[1]), d=b)
 
 
 def _along(descent: _Descent, c: Tensor | None, lines: tuple[Line, Line], size: Tensor, fan: int) -> Tensor | None:
     if c is None:
         return None
     lower, upper = lines
-    up, down = c.clamp(min=0.0), c.clamp(max=0.0)
-    descent.offset((up * upper.offset + down * lower.offset).sum(-1))
+    _offsets(descent, c, lower.offset, upper.offset)
     steep = torch.maximum(lower.slope.detach().abs(), upper.slope.detach().abs())
     offsets = torch.maximum(lower.offset.detach().abs(), upper.offset.detach().abs())
     descent.blame(c, (steep * size[:, None, :] + offsets) * slack(c.shape[-1] + fan + 8))
-    return up * upper.slope + down * lower.slope
+    return c * torch.where(c > 0.0, upper.slope, lower.slope)
+
+
+def _offsets(descent: _Descent, c: Tensor, lower: Tensor, upper: Tensor) -> None:
+    """What the offsets add: the upper ones where a coefficient is positive, the lower ones where it is negative."""
+    descent.offset(_dot(c.clamp(min=0.0), _flat(upper)))
+    if bool(lower.any()):
+        descent.offset(_dot(c.clamp(max=0.0), _flat(lower)))
+
+
+def _flat(vector: Tensor) -> Tensor:
+    """``(batch, n)`` where all rows share it."""
+    return vector[:, 0] if vector.shape[1] == 1 else vector
 
 
 def _plane_weight(lower: Plane, upper: Plane, z: Tensor, d: Tensor, fan: int) -> Tensor:
@@ -277,6 +288,8 @@ def _spread(rows: Tensor, kept: Kept, size: int) -> Tensor:
 
 def _dot(rows: Tensor, vector: Tensor) -> Tensor:
     """``(batch, rows)`` products of ``(batch or 1, rows, n)`` with ``(batch, n)`` or ``(batch, rows, n)``."""
+    if vector.ndim == 3 and vector.shape[1] == 1:
+        vector = vector[:, 0]
     if vector.ndim == 3:
         return (rows * vector).sum(-1)
     return (rows @ vector[..., None])[..., 0]

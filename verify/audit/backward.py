@@ -1,0 +1,102 @@
+"""The rule "pair_backward": bounds of D = z[kept] - y at the output from linear functions of the input.
+
+Before a ReLU is replaced by lines and planes, the bounds of its argument are sharpened by descents of their own, from
+the first ReLU to the last; the forms of the pair say what is known before. All bounds hold at once, so they intersect.
+
+Theory notes: backward_pair.md, exact_audit.md.
+"""
+
+import numpy as np
+
+from verify.audit.descent import Descent, Pending, columns, curved, three
+from verify.audit.exact import Array, Index, Mask, power
+from verify.audit.form import Form
+from verify.audit.rules import Bounds, sharpened
+from verify.audit.transposed import Pair
+
+COLUMN_BYTES = 2**24  # size of the coefficients that are carried together
+START_BITS = 30  # coefficients 1 and -1 have this many digits behind the point, so that slopes do not round them away
+
+
+class Backward:
+    """Bounds of a pair on the boxes of x; `known` says what holds at every position and is sharpened on the way."""
+
+    def __init__(self, pair: Pair, x: Form, known: list[Bounds]) -> None:
+        self.pair, self.x, self.known = pair, x, known
+
+    def differences(self, position: int) -> tuple[Array, Array, int]:
+        """Bounds of D at a position in units of 2^exponent."""
+        for n, stage in enumerate(self.pair.stages[:position], start=1):
+            source = stage.inputs[0]
+            if stage.step.kind == "relu" and self.known[source].d is not None:
+                if not self.pair.straight[source]:
+                    self.known[source] = self._sharpened(source)
+                if stage.aligned:
+                    self.known[n] = sharpened(_rectified(self.known[source], self.known[n]), self.pair.kept(n))
+        everything = np.ones((self.pair.sizes[position][1], self.x.rem.shape[1]), dtype=bool)
+        b = self._better(position, self.known[position], "d", everything, short=True)
+        b = self._better(position, b, "d", everything)
+        _, _, (low, high) = three(b)
+        return low, high, b.unit
+
+    def _sharpened(self, source: int) -> Bounds:
+        """Better bounds of the argument of a ReLU: all from the ReLU before, then those that matter from the input.
+
+        That is z and y where a ReLU is curved, then D where one of the two is.
+        """
+        b, kept = self.known[source], self.pair.kept(source)
+        for part in ("z", "y", "d"):
+            b = self._better(source, b, part, np.ones_like(getattr(b, part)[0], dtype=bool), short=True)
+        b = sharpened(b, kept)
+        b = self._better(source, b, "z", curved(b.z))
+        b = sharpened(self._better(source, b, "y", curved(three(b)[1])), kept)
+        z, y, _ = three(b)
+        open_ = curved((z[0][kept], z[1][kept])) | curved(y)
+        return sharpened(self._better(source, b, "d", open_), kept)
+
+    def _better(self, source: int, b: Bounds, part: str, wanted: Mask, short: bool = False) -> Bounds:
+        """Bounds of the elements of z, y or D that any leaf wants, the others as they were."""
+        index = np.flatnonzero(wanted.any(axis=1))
+        if not len(index):
+            return b
+        low, high = (end.copy() for end in getattr(b, part))
+        upper, exponent = self._bound(source, part, index, 1.0, short)
+        high[index] = np.minimum(high[index], np.ceil(upper * power(exponent - b.unit)))
+        negated, exponent = self._bound(source, part, index, -1.0, short)
+        low[index] = np.maximum(low[index], -np.ceil(negated * power(exponent - b.unit)))
+        ends = {"z": b.z, "y": b.y, "d": b.d, part: (low, high)}
+        return Bounds(b.unit, ends["z"] or b.z, ends["y"], ends["d"])
+
+    def _bound(self, position: int, part: str, index: Index, sign: float, short: bool = False) -> tuple[Array, int]:
+        """Upper bounds (elements, leaves) of sign times some elements of z, y or D, and their exponent.
+
+        `short`: not from the input, but from the results of the last ReLU before.
+        """
+        leaves = self.x.rem.shape[1]
+        size = self.pair.sizes[position][0 if part == "z" else 1]
+        together = max(1, COLUMN_BYTES // (8 * leaves * max(max(s) for s in self.pair.sizes)))
+        found = []
+        for first in range(0, len(index), together):
+            some = index[first : first + together]
+            body = np.zeros((size, len(some), leaves))
+            body[some, np.arange(len(some))] = sign * power(START_BITS)
+            start = Pending(**{part: [columns(-START_BITS, body)]})
+            found.append(Descent(self.pair, self.x, self.known, (len(some), leaves), short).bound(position, start))
+        unit = min(exponent for _, exponent in found)
+        return np.concatenate([values * power(exponent - unit) for values, exponent in found]), unit
+
+
+def _rectified(argument: Bounds, b: Bounds) -> Bounds:
+    """Bounds of the results of a ReLU, from those of its arguments: it is monotone and moves no two numbers apart."""
+    scale = power(argument.unit - b.unit)
+    z, y, d = three(argument)
+    old_z, old_y, old_d = three(b)
+    ends = [tuple(np.maximum(e * scale, 0.0) for e in z), tuple(np.maximum(e * scale, 0.0) for e in y)]
+    ends.append((np.minimum(d[0] * scale, 0.0), np.maximum(d[1] * scale, 0.0)))
+    z, y, d = (_meet(new, old) for new, old in zip(ends, (old_z, old_y, old_d), strict=True))
+    return Bounds(b.unit, z, y, d)
+
+
+def _meet(a: tuple[Array, ...], b: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Integers inside both intervals, the first of which may have fractions."""
+    return np.maximum(np.floor(a[0]), b[0]), np.minimum(np.ceil(a[1]), b[1])
