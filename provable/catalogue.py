@@ -27,6 +27,7 @@ MODULES = (
     "provable.sensitivity.magnitude",
     "provable.coresets.sparsify",
     "provable.exact.prune",
+    "provable.training.methods",
     "provable.prunability.measure",
     "provable.sparse_coding.pursuit",
     "provable.sparse_coding.layered",

@@ -39,8 +39,8 @@ class Method:
         granularity: what is removed ("none" for measures and representations).
         when: relative to training.
         criterion: what decides.
-        data: what it must be given: no data, synthetic inputs, unlabelled inputs, or inputs with labels.
-        recovery: what follows the removal.
+        data: what the decision must be given: no data, synthetic inputs, unlabelled inputs, or inputs with labels.
+        recovery: what follows the removal. The closed form reads unlabelled inputs even where the decision reads none.
         guarantee: what is promised; the method's own documentation says on which assumptions.
         reference: who published it, where.
         cost: what it costs to run, in words.

@@ -38,6 +38,7 @@ def test_no_layer_is_accepted_below_its_threshold_and_slack_carries_over(digits)
     assert found.result.table()
 
 
+@pytest.mark.slow
 def test_a_lower_floor_never_keeps_more_of_the_first_layer(digits) -> None:
     reference, x, _ = digits
     network = trace(reference.module, x[:1])
@@ -64,7 +65,7 @@ def test_bad_questions_are_refused(digits) -> None:
         split(np.zeros((1, 3)))
 
 
-@pytest.mark.parametrize("kind", ["accuracy", "agreement"])
+@pytest.mark.parametrize("kind", ["accuracy", pytest.param("agreement", marks=pytest.mark.slow)])
 def test_the_command(tmp_path: Path, digits, capsys, kind: str) -> None:
     _, x, y = digits
     np.save(tmp_path / "x.npy", x.numpy())

@@ -112,6 +112,7 @@ def test_it_needs_labels(trained) -> None:
         compress(network, x, keep={"flops": 0.7}, recipe="functionality")
 
 
+@pytest.mark.slow
 def test_without_compensation_it_beats_chance(trained) -> None:
     """Three seeds; the l1 norm is reported beside it by scripts/reproduce_scores.py."""
     network, x, y = trained

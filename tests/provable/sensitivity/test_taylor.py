@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provable.channels import channel_groups
+from provable.cli import main
 from provable.errors import CalibrationError
 from provable.observe import observe
 from provable.pipeline import compress
@@ -20,6 +21,7 @@ from provable.sensitivity.gates import Gates
 from verify.network.graph import Network
 from verify.network.module import NetworkModule
 from verify.network.read_export import trace
+from verify.network.write_onnx import write_onnx
 
 
 def removable(network: Network, inner: bool = False) -> tuple:
@@ -192,6 +194,20 @@ def test_labels_are_asked_for_and_checked(sketch) -> None:
     with pytest.raises(CalibrationError, match="taylor-output"):
         compress(single, x, keep={"flops": 0.5}, recipe="taylor", labels=y)
     assert compress(single, x, keep={"flops": 0.5}, recipe="taylor-output").after.flops > 0
+
+
+def test_the_command_reads_labels(tmp_path, sketch, capsys) -> None:
+    s = sketch((5,), seed=1, dtype="float32")
+    network = s.network(s.linear(s.add("relu", s.linear("x", 8)), 3))
+    x, y = data(network)
+    write_onnx(network, tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", x=x.numpy(), y=y)
+    words = ["compress", str(tmp_path / "net.onnx"), "--calibration", str(tmp_path / "data.npz"), "--key", "x"]
+    words += ["--keep", "flops=0.6", "--recipe", "taylor", "--out", str(tmp_path / "out")]
+    assert main(words) == 3
+    assert "--labels" in capsys.readouterr().err
+    assert main([*words, "--labels", str(tmp_path / "data.npz"), "--labels-key", "y"]) == 0
+    assert "multiply-adds" in capsys.readouterr().out
 
 
 def test_unlabelled_recipes_are_never_shown_labels(sketch, monkeypatch) -> None:

@@ -1,0 +1,170 @@
+# ruff: noqa: E402  (thread counts must be set before numpy is loaded)
+"""Multi-layer sparse coding: gaps to the optimum, and unfolded networks beside their feed-forward twin.
+
+    python scripts/reproduce_sparse_coding.py [--quick] [--data ../shared/data]
+
+First table: ML-ISTA and ML-FISTA on a random problem with three dictionaries, for falling first steps: gap to the
+optimum of an independent solver (cvxpy), and the upper bound on it that needs no solver. Second table: the plain CNN
+and its unfoldings, the same parameters, initial weights, data and schedule; three seeds. --quick: the bundled digits;
+else 2000 training images of MNIST. One thread, fixed seeds.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import cvxpy
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional
+
+from provable.reference import load
+from provable.sparse_coding import Dense, Problem, UnfoldedNetwork, gap_upper, ml_fista, ml_ista
+from provable.sparse_coding.unfolded import MNIST_LAYERS, Layer
+
+ROOT = Path(__file__).resolve().parents[1]
+DIGIT_LAYERS = (Layer(12, 3, 1), Layer(24, 3, 2), Layer(32, 2, 1))
+SIZES, PENALTIES = (9, 12, 12, 10), (0.05, 0.025, 0.0167)
+KINDS = (("plain CNN", "ml-ista", 0), ("ML-ISTA", "ml-ista", 2), ("ML-FISTA", "ml-fista", 2),
+         ("layered BP", "layered", 2), ("ML-LISTA (more parameters)", "ml-lista", 2))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images (n, 1, height, width) with their digits."""
+
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+
+
+def digits() -> Data:
+    """600 training and 500 test images of the bundled digits."""
+    reference = load("cnn")
+    known, fresh = reference.calibration, reference.held_out
+    arrays = (known.images[:600], known.labels[:600], fresh.images, fresh.labels)
+    return Data(*(torch.from_numpy(array) for array in arrays))
+
+
+def mnist(folder: Path) -> Data:
+    """2000 training and 5000 test images."""
+    with np.load(folder / "mnist" / "mnist.npz", allow_pickle=False) as archive:
+        parts = [archive[f"{part}_{what}"] for part in ("train", "test") for what in ("images", "labels")]
+    x, y, fresh, answers = parts[0][:2000], parts[1][:2000], parts[2][:5000], parts[3][:5000]
+    images = [torch.from_numpy(a.transpose(0, 3, 1, 2).astype(np.float32) / 255) for a in (x, fresh)]
+    labels = [torch.from_numpy(a.astype(np.int64)) for a in (y, answers)]
+    return Data(images[0], labels[0], images[1], labels[1])
+
+
+def random_problem(seed: int) -> tuple[Problem, float]:
+    """A problem with three dictionaries, and its optimum."""
+    random = np.random.default_rng(seed)
+    matrices = [m / np.linalg.norm(m, axis=0) for m in (random.normal(size=shape) for shape in pairwise(SIZES))]
+    y = random.normal(size=SIZES[-1]) * (random.random(SIZES[-1]) < 0.5)
+    for matrix in reversed(matrices):
+        y = matrix @ y
+    deepest = cvxpy.Variable(SIZES[-1])
+    codes = [deepest]
+    for matrix in reversed(matrices[1:]):
+        codes.append(matrix @ codes[-1])
+    value = cvxpy.sum_squares(y - matrices[0] @ codes[-1]) / 2
+    for code, penalty in zip(reversed(codes), PENALTIES, strict=True):
+        value = value + penalty * cvxpy.norm1(code)
+    best = float(cvxpy.Problem(cvxpy.Minimize(value)).solve(solver=cvxpy.CLARABEL))
+    dictionaries = tuple(Dense(torch.from_numpy(m)) for m in matrices)
+    return Problem(torch.from_numpy(y[None]), dictionaries, PENALTIES), best
+
+
+def gaps() -> Table:
+    """Gaps of both algorithms after 1000 iterations."""
+    problem, best = random_problem(2)
+    shown = Table(title="three dictionaries, 1000 iterations: gap to the optimum (bound on the gap)")
+    shown.add_column("first step x ||D_1||^2")
+    for heading in ("ML-ISTA", "ML-FISTA"):
+        shown.add_column(heading, justify="right")
+    for first in (1.0, 0.3, 0.1, 0.03):
+        steps = problem.steps(first)
+        cells = []
+        for solve in (ml_ista, ml_fista):
+            found = solve(problem, 1000, steps=steps)
+            bound = float(gap_upper(problem, found.code, steps=steps)) / best
+            cells.append(f"{float(found.objectives[-1]) / best - 1:.3%} ({bound:.3%})")
+        shown.add_row(f"{first:g}", *cells)
+    return shown
+
+
+def trained(make: Callable[[torch.Generator], UnfoldedNetwork], data: Data, steps: int, seed: int) -> UnfoldedNetwork:
+    """Adam with a rate that falls to zero; weights and batches are those of the seed, whatever the kind."""
+    model = make(torch.Generator().manual_seed(seed))
+    batches = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        rows = torch.randint(0, len(data.train), (64,), generator=batches)
+        optimiser.zero_grad()
+        functional.cross_entropy(model(data.train[rows]), data.train_labels[rows]).backward()
+        optimiser.step()
+        schedule.step()
+    return model
+
+
+@torch.inference_mode()
+def error_of(model: UnfoldedNetwork, data: Data) -> float:
+    """Share of test images that it gets wrong."""
+    parts = zip(data.test.split(500), data.test_labels.split(500), strict=True)
+    return float(torch.cat([model(x).argmax(1) != y for x, y in parts]).double().mean())
+
+
+def twins(data: Data, layers: tuple[Layer, ...], steps: int) -> Table:
+    """Test errors of the plain CNN and its unfoldings."""
+    _, *shape = data.train.shape
+    shown = Table(title=f"{len(data.train)} training images, {steps} steps, {len(data.test)} test images: errors")
+    shown.add_column("network")
+    for heading in ("parameters", "seed 0", "seed 1", "seed 2", "mean", "cpu s"):
+        shown.add_column(heading, justify="right")
+    for name, kind, unfoldings in KINDS:
+        began = time.process_time()
+        make = partial(_network, tuple(shape), layers, kind, unfoldings)
+        models = [trained(make, data, steps, seed) for seed in range(3)]
+        errors = [error_of(model, data) for model in models]
+        count = sum(p.numel() for p in models[0].parameters())
+        cells = [f"{error:.2%}" for error in (*errors, float(np.mean(errors)))]
+        shown.add_row(name, f"{count:,}", *cells, f"{time.process_time() - began:.0f}")
+    return shown
+
+
+def _network(
+    shape: tuple[int, int, int], layers: tuple[Layer, ...], kind: str, unfoldings: int, generator: torch.Generator
+) -> UnfoldedNetwork:
+    return UnfoldedNetwork(shape, layers, 10, unfoldings=unfoldings, kind=kind, generator=generator)
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the bundled digits, 250 steps")
+    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    console = Console(width=118)
+    console.print(gaps())
+    if options.quick:
+        console.print(twins(digits(), DIGIT_LAYERS, 250))
+    else:
+        console.print(twins(mnist(options.data), MNIST_LAYERS, 1000))
+
+
+if __name__ == "__main__":
+    main()
