@@ -3,8 +3,10 @@
 from verify.errors import SpecificationError
 from verify.survey.ai2 import Ai2
 from verify.survey.algorithm import Algorithm, Facts
+from verify.survey.bab import BaB
 from verify.survey.certify import Certify
 from verify.survey.conv_dual import ConvDual
+from verify.survey.dlv import DLV
 from verify.survey.duality import Duality
 from verify.survey.exact_reach import ExactReach
 from verify.survey.fast_lin import FastLin
@@ -12,10 +14,14 @@ from verify.survey.fast_lip import FastLip
 from verify.survey.ilp import ILP
 from verify.survey.max_sens import MaxSens
 from verify.survey.mipverify import MIPVerify
+from verify.survey.neurify import Neurify
 from verify.survey.nsverify import NSVerify
+from verify.survey.planet import Planet
 from verify.survey.problem import Problem
 from verify.survey.relu_val import ReluVal
+from verify.survey.reluplex import Reluplex
 from verify.survey.result import Result
+from verify.survey.sherlock import Sherlock
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     kind.facts.name: kind
@@ -32,6 +38,12 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
         FastLin,
         FastLip,
         ReluVal,
+        Neurify,
+        DLV,
+        Sherlock,
+        BaB,
+        Planet,
+        Reluplex,
     )
 }
 

@@ -1,13 +1,16 @@
 """Small random problems, and what enumeration says about them."""
 
+import functools
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from verify.survey import Complement, HalfSpace, Hyperrectangle, Polytope, Problem, ReluNetwork
+from verify.survey import ALGORITHMS, Complement, HalfSpace, Hyperrectangle, Polytope, Problem, ReluNetwork, algorithm
 from verify.survey.enumeration import least_level
+from verify.survey.result import Result
 from verify.survey.sets import OutputSet
 
 CLEAR = 1e-4  # a level this far from 0 must be decided by a complete algorithm
@@ -46,7 +49,9 @@ def output_sets(outputs: int, kind: str, y: np.ndarray, slack: float, rng: np.ra
     return Complement(Polytope(rows, middle))
 
 
-def random_case(seed: int, kind: str, sizes: tuple[int, ...], polytope_input: bool = False) -> Case:
+def random_case(
+    seed: int, kind: str, sizes: tuple[int, ...], polytope_input: bool = False, slack: float | None = None
+) -> Case:
     rng = np.random.default_rng(seed)
     network = random_network(rng, sizes)
     center = rng.normal(size=sizes[0])
@@ -58,7 +63,7 @@ def random_case(seed: int, kind: str, sizes: tuple[int, ...], polytope_input: bo
         a, b = box.rows()
         inputs = Polytope(np.vstack([a, cut]), np.append(b, float(cut @ box.center) + 0.05))
         x = x[(x @ inputs.normals.T <= inputs.offsets).all(axis=1)]
-    slack = float(rng.choice([-0.3, -0.1, 0.05, 0.3, 1.5]))
+    slack = float(rng.choice([-0.3, -0.1, 0.05, 0.3, 1.5])) if slack is None else slack
     problem = Problem(network, inputs, output_sets(sizes[-1], kind, network.evaluate(x), slack, rng))
     return Case(problem, min(least_level(problem, v)[0] for v in problem.violations))
 
@@ -75,9 +80,33 @@ def case_set(seeds: range) -> list[Case]:
             found += [random_case(100 * index + seed, kind, sizes) for sizes in SIZES.values()]
             found.append(random_case(1000 + 100 * index + seed, kind, (3, 4, 1 + seed % 2)))
             found.append(random_case(2000 + 100 * index + seed, kind, SIZES[2 - seed % 2], polytope_input=True))
+    for seed in range(4 * len(seeds)):
+        found.append(random_case(3000 + seed, "half-space", (2, 4, 2), slack=(1.5, -0.3, 0.05)[seed % 3]))
+        found.append(random_case(4000 + seed, "hyperrectangle", SIZES[1], slack=(1.5, -0.3, 0.05)[seed % 3]))
     return [case for case in found if case.clear]
 
 
+def solver(cases: list[Case]) -> Callable[[str], list[tuple[Case, Result]]]:
+    """Name -> (case, result) for every case that the algorithm takes, solved once."""
+
+    @functools.cache
+    def solved(name: str) -> list[tuple[Case, Result]]:
+        mine = [case for case in cases if ALGORITHMS[name].facts.refusal(case.problem) is None]
+        return [(case, algorithm(name).solve(case.problem, timeout=60)) for case in mine]
+
+    return solved
+
+
 @pytest.fixture(scope="session")
-def cases() -> list[Case]:
+def cases():
     return case_set(range(2))
+
+
+@pytest.fixture(scope="session")
+def answers(cases):
+    return solver(cases)
+
+
+@pytest.fixture(scope="session")
+def more_answers():
+    return solver(case_set(range(2, 6)))
