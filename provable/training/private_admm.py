@@ -1,9 +1,9 @@
 """Privacy-preserving pruning: patterns and connectivity of 3x3 kernels, chosen on random synthetic inputs only.
 
-    layer by layer   min_W E_X || layer_W(X_l) - F_l(X) ||^2,  W in S;  X_l: the input through the layers pruned so far
+    layer by layer   min_W E_X || layer_W(X_l) - F_l(X) ||^2,  W in S;  X_l: input through the layers pruned so far
     ADMM             W <- Adam on the loss + rho/2 ||W - Z + U||^2,  Z <- Pi_S(W + U),  U <- U + W - Z
                      rho grows, and U shrinks with it (it is the multiplier divided by rho)
-    Pi_S             per kernel the pattern of 4 entries that keeps most of its l2 norm; then the kernels of largest norm
+    Pi_S             per kernel the pattern of 4 entries that keeps most of its norm; then the kernels of largest norm
 
     model = prune_privately(model, Synthetic((1, 28, 28), 0.0, 1.0), input_range=(0.0, 1.0))   # the designer, no data
     fix_zeros(model); ...the client's own loop, on private data...; release_zeros(model)
