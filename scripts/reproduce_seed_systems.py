@@ -232,7 +232,7 @@ def dpp(share: float) -> Outcome:
 @system("SPP")
 def spp(share: float) -> Outcome:
     model, network, data = start("mlp")
-    pruner = SPP(model, 0.5, 6000, period=6, generator=torch.Generator().manual_seed(0), kind="channel")
+    pruner = SPP(model, 0.5, 6000, period=6, step=0.15, generator=torch.Generator().manual_seed(0), kind="channel")
     highest = {name: torch.zeros_like(g.probability) for name, g in pruner.groups.items()}
 
     def after() -> None:
@@ -266,7 +266,7 @@ def djpq(share: float) -> Outcome:
     model = pruner.finish()
     found = _sparse(model, network, data, trace(model, images[:1]), "")
     drop = correct(network, data.held_out) - quantised
-    claim = f"BOPs / {ratio:.0f} (all layers counted) at {-drop:+.1%} accuracy, quantised; bits of weights/activations {bits}"
+    claim = f"BOPs / {ratio:.0f} (all layers counted) at {-drop:+.1%} accuracy; bits of weights/activations {bits}"
     return replace(found, claim=claim, holds=ratio >= 20 and drop <= POINT)
 
 
