@@ -87,6 +87,7 @@ def test_masks_keep_the_largest_channels_and_shares_get_gradients() -> None:
     assert all(g.strength.grad is not None and float(g.strength.grad) != 0 for g in pruner._gates.values())
 
 
+@pytest.mark.slow
 def test_training_reaches_the_target_by_itself_and_resumes() -> None:
     model, pruner = prepared()
     optimizer, noise = torch.optim.Adam(model.parameters(), lr=0.03), torch.Generator().manual_seed(0)

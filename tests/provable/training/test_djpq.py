@@ -94,6 +94,7 @@ def test_finish_computes_what_the_gated_model_did_up_to_activation_rounding() ->
     assert list(after.shape) == [8, 5]
 
 
+@pytest.mark.slow
 def test_a_larger_beta_gives_fewer_bit_operations() -> None:
     def train(beta: float) -> int:
         model = network()

@@ -1,0 +1,99 @@
+"""Laws of privacy-preserving pruning: a true projection, no data, and convergence."""
+
+import inspect
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from provable.errors import SyntheticError, TargetError
+from provable.training import Synthetic, fix_zeros, prune_privately, release_zeros
+from provable.training.private_admm import patterns, project
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)
+        )
+
+
+SYNTHETIC = Synthetic((1, 4, 4), 0.0, 1.0)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 999))
+def test_the_projection_is_the_nearest_point_by_brute_force(seed: int) -> None:
+    weight = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(seed))
+    found = project(weight, 0.5)
+    assert torch.equal(project(found, 0.5), found)
+    best = min(
+        float((weight.flatten(0, 1)[i] * (1 - mask)).square().sum() + weight.flatten(0, 1)[1 - i].square().sum())
+        for i in range(2)
+        for mask in patterns()
+    )
+    assert float((weight - found).square().sum()) == pytest.approx(best, rel=1e-5)
+
+
+def test_the_library_is_every_pattern_once() -> None:
+    library = patterns()
+    assert library.shape == (56, 3, 3)
+    assert (library.flatten(1).sum(1) == 4).all()
+    assert (library[:, 1, 1] == 1).all()
+    assert len(library.flatten(1).unique(dim=0)) == 56
+
+
+def test_no_argument_can_carry_data() -> None:
+    parameters = inspect.signature(prune_privately).parameters
+    assert list(parameters) == [
+        "model", "synthetic", "input_range", "connectivity", "layers", "count", "iterations", "lr",
+    ]  # fmt: skip
+    assert parameters["synthetic"].annotation is Synthetic
+    with pytest.raises(TypeError):
+        prune_privately(network(), SYNTHETIC, input_range=(0.0, 1.0), loader=[])
+
+
+def test_synthetic_inputs_have_the_range_and_levels_they_say() -> None:
+    x = Synthetic((2, 3), -1.0, 1.0, levels=3).inputs(200)
+    assert x.unique().tolist() == [-1, 0, 1]
+    assert torch.equal(x, Synthetic((2, 3), -1.0, 1.0, levels=3).inputs(200))
+
+
+def test_it_converges_to_the_structure_and_retraining_keeps_it() -> None:
+    model = network()
+    before = [p.detach().clone() for p in model.parameters()]
+    pruned, residuals = prune_privately(model, SYNTHETIC, input_range=(0.0, 1.0), lr=5e-3)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+    assert [r.layer for r in residuals] == ["0", "2"]
+    assert all(r.primal[-1] < 0.02 and r.primal[-1] < 0.1 * r.primal[0] for r in residuals)
+    for i, kernels in ((0, 2), (2, 6)):
+        sizes = (pruned[i].weight != 0).flatten(0, 1).flatten(1).sum(1)
+        assert int((sizes > 0).sum()) == kernels
+        assert int(sizes.max()) <= 4
+    zeros = pruned[2].weight == 0
+    fix_zeros(pruned)
+    optimizer = torch.optim.SGD(pruned.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(5):
+        optimizer.zero_grad()
+        pruned(SYNTHETIC.inputs(8)).pow(2).sum().backward()
+        optimizer.step()
+    release_zeros(pruned)
+    assert (pruned[2].weight[zeros] == 0).all()
+
+
+def test_impossible_requests_are_refused() -> None:
+    with pytest.raises(SyntheticError, match="finite low < high"):
+        Synthetic((1, 4, 4), 1.0, 0.0)
+    with pytest.raises(SyntheticError, match="at least 2 levels"):
+        Synthetic((1, 4, 4), 0.0, 1.0, levels=1)
+    with pytest.raises(SyntheticError, match=r"lie in \[0, 255\], the network's in \[0, 1\]"):
+        prune_privately(network(), Synthetic((1, 4, 4), 0.0, 255.0), input_range=(0.0, 1.0))
+    with pytest.raises(SyntheticError, match="cannot read inputs"):
+        prune_privately(network(), Synthetic((2, 4, 4), 0.0, 1.0), input_range=(0.0, 1.0))
+    with pytest.raises(TargetError, match="keeps 0 of 4"):
+        prune_privately(network(), SYNTHETIC, input_range=(0.0, 1.0), connectivity=0.01)
+    with pytest.raises(TargetError, match="ungrouped 3x3"):
+        prune_privately(nn.Sequential(nn.Linear(3, 2)), SYNTHETIC, input_range=(0.0, 1.0))
