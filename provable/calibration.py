@@ -6,6 +6,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from provable.errors import CalibrationError
@@ -77,6 +78,21 @@ def _checked(network: Network, tensor: Tensor, index: int) -> Tensor:
         row = int((~finite).nonzero()[0])
         raise CalibrationError(f"calibration batch {index} holds NaN or infinity (in float32), first in sample {row}")
     return single
+
+
+def calibration_labels(labels: object, samples: int) -> NDArray[np.int64]:
+    """Classes of the calibration inputs as (samples,) integers.
+
+    Raises:
+        CalibrationError: another number of them than of inputs, or not non-negative integers.
+    """
+    array = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    if array.dtype.kind not in "iu" or array.shape != (samples,) or (array.size and int(array.min()) < 0):
+        raise CalibrationError(
+            f"labels have dtype {array.dtype} and shape {array.shape}, expected one class (an integer >= 0) for each "
+            f"of the {samples} calibration inputs"
+        )
+    return array.astype(np.int64)
 
 
 def read_calibration(path: Path, key: str | None = None) -> Array:

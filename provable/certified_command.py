@@ -32,11 +32,11 @@ def run_exact(options: argparse.Namespace) -> int:
     _save(options, result, lambda f: said.append(certify(result, f, boxes, timeout=options.timeout, floor=floor)))
     print(result.table(), end="")
     print(said[0].sentence)
-    if said[0].bound != 0:
+    if said[0].bound is None or said[0].bound > FLOOR:
         rounding = "" if options.keep_bits else " up to the rounding of the merged weights"
         print(
             f"The bounds by which neurons left show that nothing changes on the domain{rounding}, in real arithmetic; "
-            "the auditor does not know their rule, and where it confirms less the certificate says less."
+            "where the auditor confirms less, the certificate says less."
         )
     print(f"{options.out}: written in {time.perf_counter() - started:.1f} s")
     return 0 if said[0].bound is not None else UNKNOWN
@@ -50,11 +50,12 @@ def run_until(options: argparse.Namespace, calibration: Any) -> int:
     network, boxes = load_network(options.model, weights=options.weights), _domain(options)
     console = Console(stderr=True)
     found = smallest_certified(
-        network, calibration, boxes, epsilon=options.until, timeout=options.timeout, generator=options.seed,
+        network, calibration, boxes, epsilon=options.until.value, timeout=options.timeout, generator=options.seed,
         progress=partial(_tell, console, network),
     )  # fmt: skip
     if found is None:
-        print(f"UNKNOWN: no network was certified to deviate by at most {float(options.until):g}; nothing was written")
+        most = float(options.until.value)
+        print(f"UNKNOWN: no network was certified to deviate by at most {most:g}; nothing was written")
         return UNKNOWN
     _save(options, found.result, partial(_add_certificate, found, options, boxes))
     print(found.result.table(), end="")
@@ -79,8 +80,8 @@ def _tell(console: Console, network: Network, probe: Probe) -> None:
 
 
 def _add_certificate(found: Smallest, options: argparse.Namespace, boxes: Sequence[Box], folder: Path) -> None:
-    again = certify(found.result, folder, boxes, epsilon=options.until, timeout=2 * options.timeout)
+    again = certify(found.result, folder, boxes, epsilon=options.until.value, timeout=2 * options.timeout)
     if again.bound is None:
         raise InputError(f"the certificate could not be made again ({again.reason}); allow more with --timeout")
-    tried = {"version": 1, "deviation": str(options.until), "probes": [probe.as_json() for probe in found.probes]}
+    tried = {"version": 1, "deviation": str(options.until.value), "probes": [probe.as_json() for probe in found.probes]}
     write_bytes(folder / "search.json", (json.dumps(tried, indent=1, allow_nan=False) + "\n").encode())

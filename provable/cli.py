@@ -2,7 +2,9 @@
 
     provable compress MODEL --calibration X.npy --keep flops=0.5 --recipe greedy --seed 0 --out DIR
     provable compress MODEL --calibration X.npy --until deviation=0.01 --domain D.vnnlib --out DIR
+    provable compress MODEL --calibration X.npy --until accuracy=0.9 --labels Y.npy --out DIR
     provable exact MODEL --domain D.vnnlib --out DIR
+    provable methods [NAME]
 
 Exit codes: 0 done, 2 done or not but without the certificate that was asked for, 3 bad input (one line on stderr says
 what was wrong), 130 interrupted. DIR appears only when it is complete.
@@ -14,7 +16,7 @@ import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 UNKNOWN, BAD_INPUT, INTERRUPTED = 2, 3, 130
 
@@ -57,17 +59,25 @@ def _parser() -> argparse.ArgumentParser:
         help=".npy or .npz: (samples, *input shape), the network's input format",
     )
     put("--key", help="array of a .npz file with several")
+    put("--labels", type=Path, help="classes of the calibration inputs, for recipes that need them (.npy or .npz)")
+    put("--labels-key", help="array of a .npz file with several")
     size = add.add_mutually_exclusive_group(required=True)
-    size.add_argument("--keep", type=_pair, metavar="KIND=FRACTION", help="flops=, params= or channels= fraction KEPT")
+    size.add_argument(
+        "--keep",
+        type=_pair,
+        metavar="KIND=FRACTION",
+        help="flops=, params= or channels= fraction KEPT; weights= for sipp, corenet",
+    )
     size.add_argument(
         "--until",
         type=_until,
-        metavar="deviation=E",
-        help="the smallest network with this deviation proved on --domain",
+        metavar="KIND=X",
+        help="deviation=E: the smallest network with this deviation proved on --domain; accuracy=A or agreement=A: "
+        "pruning with compensation down to this share, on the last fifth of the calibration inputs",
     )
     put("--domain", type=Path, help="VNN-LIB file with the inputs that --until speaks about")
     put("--timeout", type=float, default=30.0, metavar="S", help="seconds for each proof of --until (30)")
-    put("--recipe", default="greedy", help="greedy (default), volume, pfp, pfp-sampled")
+    put("--recipe", default="greedy", help="greedy (default), or a name of `provable methods`")
     put("--compensation", default="least_squares", help="least_squares (default), two_sided, refine, none")
     put("--scope", default="inner", help="inner (default): ordinary hidden layers; all: residual streams, too")
     put("--floor", type=int, default=1, help="channels every group keeps at least (default 1)")
@@ -76,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     put("--force", action="store_true", help="replace an earlier output directory")
     add.set_defaults(run=_compress)
     _add_exact(commands)
+    listing = commands.add_parser("methods", help="every method: what it removes, needs, promises and costs")
+    listing.add_argument("name", nargs="?", help="everything on record about one of them")
+    listing.add_argument("--markdown", action="store_true", help="the list as a document")
+    listing.set_defaults(run=_methods)
     return parser
 
 
@@ -91,15 +105,25 @@ def _add_exact(commands: Any) -> None:
     add.set_defaults(run=_exact)
 
 
-def _until(text: str) -> Fraction:
+class Until(NamedTuple):
+    """What --until asks for: "deviation", "accuracy" or "agreement", and the number."""
+
+    kind: str
+    value: Fraction
+
+
+def _until(text: str) -> Until:
     kind, _, number = text.partition("=")
     try:
         found = Fraction(number)
     except (ValueError, ZeroDivisionError):
         found = Fraction(-1)
-    if kind != "deviation" or found < 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected deviation=E with a number E >= 0 such as deviation=0.01")
-    return found
+    if kind not in ("deviation", "accuracy", "agreement") or found < 0 or (kind != "deviation" and found > 1):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected deviation=E with a number E >= 0 such as deviation=0.01, or accuracy=A or agreement=A "
+            "with a share A such as 0.9"
+        )
+    return Until(kind, found)
 
 
 def _pair(text: str) -> tuple[str, float]:
@@ -119,20 +143,35 @@ def _compress(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     check_folder(options.out.absolute(), force=options.force)
     calibration = read_calibration(options.calibration, options.key)
+    if options.until is not None and options.until.kind != "deviation":
+        from provable.structural_command import run_search
+
+        return run_search(options, _model(options.model, options.weights), calibration)
     if options.until is not None:
         from provable.certified_command import run_until
 
         return run_until(options, calibration)
+    labels = None if options.labels is None else read_calibration(options.labels, options.labels_key)
     with ProgressBars() as bars:
         result = compress(
             _model(options.model, options.weights), calibration, keep=dict([options.keep]), recipe=options.recipe,
-            compensation=options.compensation, scope=options.scope, floor=options.floor, generator=options.seed,
-            progress=bars,
+            labels=labels, compensation=options.compensation, scope=options.scope, floor=options.floor,
+            generator=options.seed, progress=bars,
         )  # fmt: skip
     path = Path(options.model)
     result.save(options.out, original=path if path.suffix == ".onnx" else None, force=options.force)
     print(result.table(), end="")
     print(f"{options.out}: written in {time.perf_counter() - started:.1f} s")
+    return 0
+
+
+def _methods(options: argparse.Namespace) -> int:
+    from provable.catalogue import details, document, method, methods, overview
+
+    if options.name is not None:
+        print(details(method(options.name)), end="")
+    else:
+        print((document if options.markdown else overview)(methods()), end="")
     return 0
 
 

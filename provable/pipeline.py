@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from provable.allocation.budget import Allocation, Budget, budget_of, cost_of
 from provable.allocation.uniform import uniform
-from provable.calibration import as_batches, calibration_inputs, first_input
+from provable.calibration import as_batches, calibration_inputs, calibration_labels, first_input
 from provable.channels import ChannelGroup, channel_groups
 from provable.compensation.refinement import Refiner, Schedule
 from provable.compensation.sequential import Compensated, compensate
 from provable.compensation.uncompensated import output_layers, reweighted, uncompensated
+from provable.coresets.sparsify import SPARSIFIERS, sparsify, weight_share
 from provable.cost import cost_model, count_flops, count_parameters
 from provable.errors import GroupingError, InputError, StateError
 from provable.observe import Statistics, observe
@@ -29,6 +30,7 @@ from provable.recipes import RECIPES, Recipe
 from provable.records import Compression, Cost
 from provable.report import group_reports
 from provable.selection.evidence import Choice, Evidence, evidence_of
+from provable.selection.finding import Finding, Inquiry, Labels
 from provable.selection.greedy_elimination import View
 from provable.state_dict import shrink_state_dict
 from provable.surgery import Surgery, check_surgery, shrink
@@ -67,6 +69,7 @@ def compress(
     *,
     keep: Mapping[str, float],
     recipe: str = "greedy",
+    labels: Sequence[int] | np.ndarray[Any, Any] | Tensor | None = None,
     compensation: str = "least_squares",
     scope: str = "inner",
     floor: int = 1,
@@ -80,8 +83,11 @@ def compress(
         calibration: unlabelled inputs (samples, *input_shape) in the network's input format, floating point: an
             array, a tensor, or an iterable of batches of them.
         keep: exactly one of ``{"flops": f}``, ``{"params": f}``, ``{"channels": f}``: the fraction KEPT of the
-            original's multiply-adds, of its parameters, or of every prunable group's channels.
-        recipe: "greedy", "volume", "pfp" or "pfp-sampled" (provable.recipes).
+            original's multiply-adds, of its parameters, or of every prunable group's channels; ``{"weights": f}`` for
+            recipes that remove single weights ("sipp", "corenet", ...).
+        recipe: "greedy", "volume", "pfp", ...: a name in provable.recipes; ``provable methods`` lists them.
+        labels: (samples,) classes of the calibration inputs, for recipes that differentiate the loss ("taylor"). No
+            other recipe is shown them.
         compensation: "least_squares" refits the layers that read removed channels and the output layer;
             "two_sided" also the layers that produce them; "refine" follows each block's fit with a few hundred
             gradient steps towards the original block's output; "none" leaves weights as they are.
@@ -99,18 +105,22 @@ def compress(
             the message says which and why.
         provable.errors.SurgeryError: the shrunken network failed its check (never expected).
     """
+    if recipe in SPARSIFIERS:
+        return _sparsify(model, calibration, keep, recipe, compensation, generator)
     settings, random = _settings(keep, recipe, compensation, scope, floor, generator)
     told, clock = progress or Silent(), _Clock()
     batches = as_batches(calibration)
-    network = _network(model, batches)
+    network = traced(model, batches)
     inputs = calibration_inputs(network, batches)
-    return _compress(model, network, inputs, settings, random, told, clock)
+    shown = calibration_labels(labels, len(inputs)) if labels is not None and settings.recipe.labels else None
+    return _compress(model, network, inputs, shown, settings, random, told, clock)
 
 
 def _compress(
     model: nn.Module | Network,
     network: Network,
     inputs: Tensor,
+    labels: Labels | None,
     settings: Settings,
     random: np.random.Generator,
     told: Progress,
@@ -120,7 +130,8 @@ def _compress(
     clock.lap("read")
     statistics = _observe(network, inputs, groups, settings, told)
     clock.lap("observe")
-    evidence = [evidence_of(network, statistics, group) for group in groups]
+    found = _look(settings.recipe, Inquiry(network, inputs, labels, tuple(groups), statistics, random))
+    evidence = [evidence_of(network, statistics, group, found.get(group.name)) for group in groups]
     allocation = _allocate(network, groups, evidence, settings)
     clock.lap("allocate")
     compensated, choices = _select(network, inputs, evidence, statistics, allocation, settings, random, told)
@@ -179,11 +190,16 @@ def prunable(network: Network, scope: str) -> tuple[ChannelGroup, ...]:
 def _settings(
     keep: Mapping[str, float], recipe: str, compensation: str, scope: str, floor: int, generator: Seed
 ) -> tuple[Settings, np.random.Generator]:
-    _one_of("recipe", recipe, tuple(RECIPES))
+    _one_of("recipe", recipe, (*RECIPES, *SPARSIFIERS))
     _one_of("compensation", compensation, COMPENSATIONS)
     _one_of("scope", scope, SCOPES)
     if isinstance(floor, bool) or not isinstance(floor, int) or floor < 1:
         raise InputError(f"floor is the number of channels every group keeps at least, an integer >= 1; got {floor!r}")
+    seed, random = _random(generator)
+    return Settings(budget_of(keep), RECIPES[recipe], compensation, scope, floor, seed), random
+
+
+def _random(generator: Seed) -> tuple[int | None, np.random.Generator]:
     if isinstance(generator, np.random.Generator):
         seed, random = None, generator
     elif isinstance(generator, torch.Generator):
@@ -194,7 +210,27 @@ def _settings(
         if seed < 0:
             raise InputError(f"the seed must not be negative; got {seed}")
         random = np.random.default_rng(seed)
-    return Settings(budget_of(keep), RECIPES[recipe], compensation, scope, floor, seed), random
+    return seed, random
+
+
+def _sparsify(
+    model: nn.Module | Network,
+    calibration: Any,
+    keep: Mapping[str, float],
+    recipe: str,
+    compensation: str,
+    generator: Seed,
+) -> Compression:
+    """Single weights leave instead of channels."""
+    share = weight_share(keep, recipe)
+    seed, random = _random(generator)
+    batches = as_batches(calibration)
+    network = traced(model, batches)
+    settings = {"keep": dict(keep), "recipe": recipe, "compensation": compensation, "seed": seed}
+    return sparsify(
+        model, network, calibration_inputs(network, batches), share=share, recipe=recipe, compensation=compensation,
+        generator=random, settings=settings,
+    )  # fmt: skip
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:
@@ -202,7 +238,12 @@ def _one_of(name: str, value: str, known: Sequence[str]) -> None:
         raise InputError(f"unknown {name} {value!r}; known: {', '.join(known)}")
 
 
-def _network(model: nn.Module | Network, batches: Sequence[object]) -> Network:
+def traced(model: nn.Module | Network, batches: Sequence[object]) -> Network:
+    """The model as a network; a module is traced on the first input.
+
+    Raises:
+        InputError: it is neither.
+    """
     if isinstance(model, Network):
         return model
     if not isinstance(model, nn.Module):
@@ -219,6 +260,10 @@ def _observe(
     told.stage("observe", sum(len(group.consumers) for group in groups))
     images = len(inputs) if settings.recipe.sensitivity else min(GLANCE, len(inputs))
     return observe(network, inputs, groups, sensitivity_images=images, progress=told.step)
+
+
+def _look(recipe: Recipe, inquiry: Inquiry) -> Mapping[str, Finding]:
+    return recipe.look(inquiry) if recipe.look else {}
 
 
 def _allocate(

@@ -3,8 +3,13 @@
     recipe         counts per group                 which slots stay                        promise beforehand
     greedy         marginal loss after compensation backward elimination, compressed stats  volume bound
     volume         marginal promised loss           volume sampling with acceptance         volume bound, factor 2
+    cap            marginal loss after compensation forward selection, original stats       none
     pfp            one global error                 largest sensitivities                   tail of the sensitivities
     pfp-sampled    one global error                 with replacement, reweighted            layer theorem
+    taylor...      all scores ranked together       largest Taylor importance               none
+    similarity...  one distance for all layers      one of each cluster, merged             none
+    functionality  redundant ones first             least contributing of each cluster      none
+    l1-norm, random                                 baselines                               none
 
 A new method is one entry here. Compensation follows in every recipe unless the caller says "none".
 """
@@ -19,8 +24,10 @@ from provable.allocation import global_error, marginal_loss
 from provable.allocation.budget import Allocation, Budget
 from provable.compensation.moments import Matrix
 from provable.cost import Counts
-from provable.selection import by_loss, by_sensitivity
+from provable.selection import by_loss, by_score, by_sensitivity, by_similarity, forward_selection
 from provable.selection.evidence import Choice, Evidence
+from provable.selection.finding import Look
+from provable.sensitivity import functionality, magnitude, similarity, taylor
 
 Allocate = Callable[[Sequence[Evidence], Callable[[Counts], Counts], Budget, Mapping[str, int]], Allocation]
 Select = Callable[[Evidence, int, Generator], Choice]
@@ -38,6 +45,8 @@ class Recipe:
         sequential: select again on the already compressed network's statistics, where a group has one consumer.
         sensitivity: needs sensitivities of all calibration images.
         random: draws from the generator.
+        look: what it finds out about the groups beforehand, beyond the layers' statistics.
+        labels: its look needs labels; a look without is never handed any.
     """
 
     name: str
@@ -47,6 +56,8 @@ class Recipe:
     sequential: bool
     sensitivity: bool
     random: bool
+    look: Look | None = None
+    labels: bool = False
 
 
 def _by_curve(curve: Callable[[Evidence], Matrix]) -> Allocate:
@@ -56,6 +67,16 @@ def _by_curve(curve: Callable[[Evidence], Matrix]) -> Allocate:
         return marginal_loss.allocate({known.group.name: curve(known) for known in evidence}, cost, budget, floors)
 
     return allocate
+
+
+def _scored(name: str, summary: str, look: Look, random: bool = False, *, labels: bool = False) -> Recipe:
+    """Largest scores of a look, all groups ranked together."""
+    return Recipe(name, summary, by_score.ranked_together, by_score.largest, False, False, random, look, labels)
+
+
+def _merged(name: str, summary: str, look: Look) -> Recipe:
+    """Representatives of clusters, one threshold for all groups."""
+    return Recipe(name, summary, by_score.ranked_together, by_similarity.representatives, False, False, False, look)
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -71,6 +92,10 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 _by_curve(by_loss.volume_curve), by_loss.volume, True, False, True,
             ),
             Recipe(
+                "cap", "forward selection by explained variance", _by_curve(forward_selection.forward_curve),
+                forward_selection.forward, False, False, False,
+            ),
+            Recipe(
                 "pfp", "provable filter pruning: largest empirical sensitivities",
                 global_error.allocate, by_sensitivity.largest, False, True, False,
             ),
@@ -78,6 +103,16 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 "pfp-sampled", "provable filter pruning: sampled by sensitivity, reweighted",
                 global_error.allocate, by_sensitivity.sampled, False, True, True,
             ),
+            _scored("taylor", "Taylor importance of gates", taylor.by_gates, labels=True),
+            _scored("taylor-parameters", "Taylor importance of filters' parameters", taylor.by_parameters, labels=True),
+            _scored("taylor-second-order", "Taylor importance with curvature", taylor.by_curvature, True, labels=True),
+            _scored("taylor-output", "Taylor importance for the network's own output", taylor.by_output, True),
+            _merged("similarity", "channels alike by their batch norms merge", similarity.by_model),
+            _merged("similarity-measured", "channels alike on the inputs merge", similarity.by_measurement),
+            _scored("functionality", "least contributing of filters with one function leave",
+                    functionality.by_functionality, True, labels=True),
+            _scored("l1-norm", "smallest filters leave", magnitude.by_norm),
+            _scored("random", "filters leave by chance", magnitude.by_chance, True),
         )
     }
 )  # fmt: skip

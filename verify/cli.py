@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_audit(commands)
     _add_statistical(commands)
     _add_attest(commands)
+    commands.add_parser("methods", help="the survey's 18 verification algorithms").set_defaults(run=_run_methods)
     return parser
 
 
@@ -147,6 +148,12 @@ def _run_statistical(options: argparse.Namespace) -> int:
     from verify.statistical_command import run_statistical
 
     return run_statistical(options)
+
+
+def _run_methods(options: argparse.Namespace) -> int:
+    from verify.methods_command import run_methods
+
+    return run_methods(options)
 
 
 if __name__ == "__main__":

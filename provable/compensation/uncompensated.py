@@ -16,17 +16,20 @@ from verify.network.graph import Array, Network
 
 
 def reweighted(network: Network, groups: Sequence[ChannelGroup], choices: Mapping[str, Choice]) -> Network:
-    """The network with consumers' weights multiplied by the factors of reweighted choices."""
+    """The network with consumers' weights multiplied by the factors of reweighted choices, or merged."""
     changed: dict[str, Array] = {}
     for group in groups:
         choice = choices.get(group.name)
-        if choice is None or choice.factors is None:
+        if choice is None or (choice.factors is None and not choice.merged):
             continue
         for consumer in group.consumers:
             key = network.node(consumer.node).parameters["weight"]
             weight = changed.setdefault(key, network.parameters[key].copy())
-            for slot, factor in zip(choice.kept, choice.factors, strict=True):
-                weight[:, [p % weight.shape[1] for p in consumer.positions[slot]]] *= weight.dtype.type(factor)
+            columns = [[p % weight.shape[1] for p in positions] for positions in consumer.positions]
+            for slot, factor in zip(choice.kept, choice.factors or (), strict=False):
+                weight[:, columns[slot]] *= weight.dtype.type(factor)
+            for slot, into in choice.merged:
+                weight[:, columns[into]] += network.parameters[key][:, columns[slot]]
     return network.with_parameters(changed) if changed else network
 
 

@@ -17,6 +17,7 @@ from provable.cost import count_flops, count_parameters
 from provable.errors import InputError
 from provable.exact.merge import mergeable, merged
 from provable.exact.zeros import Mask, zero_elements
+from provable.method import Method
 from provable.pipeline import module_state, prunable
 from provable.records import Compression, Cost, GroupReport
 from provable.surgery import check_surgery, masked, shrink
@@ -164,3 +165,13 @@ def _report(group: ChannelGroup, left: Exact, kept: Sequence[int]) -> GroupRepor
         total_sensitivity=None, sensitivity_images=0, bound=None, method=left.words, loss=None, held_out_loss=None,
         ridge=None, note=f"{group.name}: {left.words}",
     )  # fmt: skip
+
+
+METHODS = (
+    Method(
+        name="exact", summary="neurons that never fire on a domain, or repeat others there, leave",
+        granularity="channel", when="after training", criterion="exact bounds", data="none", recovery="closed form",
+        guarantee="exact", reference="Serra, Kumar & Ramalingam, CPAIOR 2020",
+        cost="bounds of every neuron on the domain", use="provable exact MODEL --domain D.vnnlib",
+    ),
+)  # fmt: skip

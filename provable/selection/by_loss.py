@@ -14,6 +14,7 @@ from numpy.random import Generator
 from provable.bounds.a_priori import APrioriBound
 from provable.bounds.volume_bound import VolumeEvidence, VolumePromise, volume_evidence
 from provable.compensation.moments import Matrix
+from provable.method import Method
 from provable.sampling.acceptance import draw_until
 from provable.sampling.channel_matrix import column_norms
 from provable.sampling.volume import Volume
@@ -87,3 +88,19 @@ def _floor(evidence: Evidence) -> float:
 
 def _relative(bound: APrioriBound) -> APrioriBound:
     return replace(bound, quantity=QUANTITY)
+
+
+METHODS = (
+    Method(
+        name="greedy", summary="backward elimination by the exact loss after compensation", granularity="channel",
+        when="after training", criterion="reconstruction error", data="unlabelled", recovery="closed form",
+        guarantee="a-priori bound", reference="after Hassibi & Stork 1993 (optimal brain surgeon); this project",
+        cost="one pass for moments, O(c^2 k^2 d) per layer", use="provable compress --recipe greedy",
+    ),
+    Method(
+        name="volume", summary="determinantal sampling, accepted when it meets its bound", granularity="channel",
+        when="after training", criterion="probabilistic", data="unlabelled", recovery="closed form",
+        guarantee="a-priori bound", reference="after Deshpande, Rademacher, Vempala & Wang 2006; this project",
+        cost="one pass for moments, one eigendecomposition per layer", use="provable compress --recipe volume",
+    ),
+)  # fmt: skip

@@ -13,6 +13,7 @@ from provable.bounds.deterministic_bound import deterministic_bound
 from provable.bounds.event_bound import Coverage, coverage_by_exchangeability
 from provable.bounds.layer_theorem import layer_bound
 from provable.errors import CalibrationError
+from provable.method import Method
 from provable.sampling.top_k import TopK
 from provable.sampling.with_replacement import WithReplacement
 from provable.selection.evidence import Choice, Evidence
@@ -52,3 +53,18 @@ def sampled(evidence: Evidence, count: int, generator: Generator) -> Choice:
     if drawn.draws is not None:
         bound = layer_bound(drawn.draws, sensitivity.total, evidence.sums, FAILURE, coverage(sensitivity))
     return Choice(drawn.kept, bound, drawn.reweights, "drawn with replacement")
+
+
+METHODS = tuple(
+    Method(
+        name=name, summary=summary, granularity="channel", when="after training", criterion="sensitivity",
+        data="unlabelled", recovery="closed form", guarantee=guarantee,
+        reference="Liebenwein, Baykal, Lang, Feldman, Rus, ICLR 2020, arXiv 1911.07412",
+        cost="one pass with every single contribution, a few times a forward pass",
+        use=f"provable compress --recipe {name}",
+    )
+    for name, summary, guarantee in (
+        ("pfp", "largest relative-importance sensitivities", "deterministic bound"),
+        ("pfp-sampled", "channels drawn by their sensitivities, reweighted", "probabilistic bound"),
+    )
+)  # fmt: skip

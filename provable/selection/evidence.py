@@ -17,6 +17,7 @@ from provable.compensation.consumers import Reading, views
 from provable.compensation.least_squares import SMALLEST_RIDGE, fit, solve_ridge
 from provable.compensation.moments import Matrix, Regression
 from provable.observe import Statistics
+from provable.selection.finding import Finding
 from provable.selection.greedy_elimination import View
 from provable.sensitivity.record import Sensitivity
 from verify.network.graph import Network
@@ -31,19 +32,23 @@ class Evidence:
         views: least-squares problems of its consumers, scaled by 1 / stream variance.
         sensitivity: of its slots; None where it was not measured.
         sums: same-sign sums behind the sensitivity theorem: consumers' filters x positions x 2.
+        finding: what the recipe's own look found; None for recipes without one.
     """
 
     group: ChannelGroup
     views: tuple[View, ...]
     sensitivity: Sensitivity | None
     sums: int
+    finding: Finding | None = field(default=None)
 
     @property
     def slots(self) -> int:
         return len(self.group.slots)
 
 
-def evidence_of(network: Network, statistics: Statistics, group: ChannelGroup) -> Evidence:
+def evidence_of(
+    network: Network, statistics: Statistics, group: ChannelGroup, finding: Finding | None = None
+) -> Evidence:
     """Evidence about a group from the original network's statistics."""
     found: list[View] = []
     for consumer in group.consumers:
@@ -52,7 +57,7 @@ def evidence_of(network: Network, statistics: Statistics, group: ChannelGroup) -
         scale = 1.0 / known.stream if known.stream > 0.0 else 1.0
         found += views(network, known.target, Reading(group.name, consumer.positions), problems, scale)
     sums = 2 * sum(math.prod(network.shape_of(consumer.node)) for consumer in group.consumers)
-    return Evidence(group, tuple(found), statistics.sensitivities.get(group.name), sums)
+    return Evidence(group, tuple(found), statistics.sensitivities.get(group.name), sums, finding)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class Choice:
         kept: ascending.
         bound: what was promised about this choice before it was made, if anything.
         factors: multiplier of each kept slot's consumer weights (reweighted designs); None: all 1.
+        merged: (removed slot, kept slot that stands for it): the consumers' weights of the first are added to the
+            second's.
         method: how the choice was made, in words.
     """
 
@@ -70,6 +77,7 @@ class Choice:
     bound: APrioriBound | None
     factors: tuple[float, ...] | None = field(default=None)
     method: str = field(default="")
+    merged: tuple[tuple[int, int], ...] = field(default=())
 
 
 def relative_loss(views: Sequence[View], kept: Sequence[int], ridge: float = SMALLEST_RIDGE) -> float:

@@ -20,7 +20,9 @@ from verify.errors import ModelError
 from verify.network.evaluate import evaluate
 from verify.network.graph import Network
 
-recipe_names = st.sampled_from(sorted(RECIPES))
+ANYWHERE = sorted(set(RECIPES) - {"similarity"})  # that one needs batch norm; tested with its score
+recipe_names = st.sampled_from(ANYWHERE)
+LABELS = np.arange(12) % 2  # of `inputs_of`, for the recipes that need some
 
 
 def inputs_of(network: Network, count: int = 12) -> np.ndarray:
@@ -46,7 +48,7 @@ def test_any_network_any_recipe_meets_its_budget(
     network = data.draw(recipes).network()
     try:
         result = compress(network, inputs_of(network), keep={kind: fraction}, recipe=name, compensation=compensation,
-                          scope="all", generator=0)  # fmt: skip
+                          scope="all", generator=0, labels=LABELS)  # fmt: skip
     except BudgetError:
         assert kind != "channels"
         return
@@ -72,17 +74,18 @@ def test_any_network_any_recipe_meets_its_budget(
 @given(data=st.data(), name=recipe_names)
 def test_keeping_everything_returns_the_network(recipes, data, name: str) -> None:
     network = data.draw(recipes).network()
-    result = compress(network, inputs_of(network), keep={"flops": 1.0}, recipe=name, scope="all")
+    result = compress(network, inputs_of(network), keep={"flops": 1.0}, recipe=name, scope="all", labels=LABELS)
     assert result.compact.digest() == network.digest()
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_same_seed_same_network_and_batches_do_not_matter(sketch, name: str) -> None:
     network = perceptron(sketch)
-    x = inputs_of(network, 30)
-    first = compress(network, x, keep={"flops": 0.5}, recipe=name, generator=7)
+    x, labels = inputs_of(network, 30), np.arange(30) % 3
+    first = compress(network, x, keep={"flops": 0.5}, recipe=name, generator=7, labels=labels)
     batches = [torch.from_numpy(part) for part in np.array_split(x, 4)]
-    again = compress(network, iter(batches), keep={"flops": 0.5}, recipe=name, generator=np.random.default_rng(7))
+    random = np.random.default_rng(7)
+    again = compress(network, iter(batches), keep={"flops": 0.5}, recipe=name, generator=random, labels=labels)
     assert first.compact.digest() == again.compact.digest()
     assert first.calibration_rows == again.calibration_rows
 
@@ -149,6 +152,7 @@ def test_state_dict_fits_the_users_own_class() -> None:
 
 
 def test_a_module_without_a_place_for_the_intercept_gets_no_state_dict() -> None:
+    torch.manual_seed(0)  # with other weights, half of the units may be dead: nothing to refit, no intercept
     module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2, bias=False)).eval()
     result = compress(module, torch.rand(50, 4), keep={"channels": 0.5})
     assert result.state_dict is None

@@ -238,9 +238,10 @@ class _Prover:
         """Prove some leaves together, or in two halves where that needs too much memory."""
         try:
             x = grid.form(boxes)
-            enclosure = self._enclosure(x)
+            known: list[Bounds] = []
+            enclosure = self._enclosure(x, known)
             if self.backward is not None:
-                enclosure = self._sharpened(x, enclosure)
+                enclosure = self._sharpened(x, enclosure, known)
         except Memory:
             if len(boxes) == 1:
                 raise
@@ -262,14 +263,13 @@ class _Prover:
             )
         self.bound = max(self.bound, enclosure.largest)
 
-    def _sharpened(self, x: Form, enclosure: _Enclosure) -> _Enclosure:
+    def _sharpened(self, x: Form, enclosure: _Enclosure, known: list[Bounds]) -> _Enclosure:
         """Where forms do not prove the claim: bounds from the output backward as well."""
         open_leaves = np.flatnonzero(~enclosure.within(self.epsilon).all(axis=0))
         if self.backward is None or not len(open_leaves) or not self._output_is_paired(np.arange(len(enclosure.low))):
             return enclosure
         some = Form(x.exponent, x.blocks, x.body[:, :, open_leaves], x.rem[:, open_leaves])
-        known: list[Bounds] = []
-        self._forms(some, lambda v: known.append(bounds_of(v, self._kept(len(known)))))
+        known = [b.some(open_leaves) for b in known]
         low, high, exponent = Backward(self.backward, some, known).differences(self.ends[0])
         unit = min(exponent, enclosure.exponent)
         lows, highs = (a * power(enclosure.exponent - unit) for a in (enclosure.low, enclosure.high))
@@ -277,22 +277,26 @@ class _Prover:
         highs[:, open_leaves] = np.minimum(highs[:, open_leaves], high * power(exponent - unit))
         return _Enclosure(lows, highs, unit)
 
+    def _note(self, known: list[Bounds]) -> Callable[[Values], None]:
+        """What to do with every value: nothing, or keep its bounds for the descents."""
+        if self.backward is None:
+            return lambda value: None
+        return lambda value: known.append(bounds_of(value, self._kept(len(known))))
+
     def _kept(self, position: int) -> Index | None:
         return np.arange(self.inputs) if position == 0 else (self.pair or [])[position - 1].kept
 
-    def _forms(self, x: Form, seen: Callable[[Values], None] = lambda value: None) -> list[Values]:
-        """Forms of both networks' outputs on the boxes of x."""
-        left = np.full(x.rem.shape[1], float(self.symbols - (x.body.shape[1] - 1)))
-        zero = Form(0, CENTRE, np.zeros(x.rem.shape)[:, None], np.zeros(x.rem.shape))
-        first = Values(x, x, zero)
-        return propagate(self.pair or [], first, Symbols(2, left, self.float32), self.ends, seen)
+    def _enclosure(self, x: Form, known: list[Bounds]) -> _Enclosure:
+        """Bounds of original - compact on the boxes of x: by its own form, and by all forms together.
 
-    def _enclosure(self, x: Form) -> _Enclosure:
-        """Bounds of original - compact on the boxes of x: by its own form, and by all forms together."""
+        For the rule "pair_backward" the bounds of all values are added to `known`.
+        """
+        left = np.full(x.rem.shape[1], float(self.symbols - (x.body.shape[1] - 1)))
         if self.pair is not None:
-            z, y = self._forms(x)
+            zero = Form(0, CENTRE, np.zeros(x.rem.shape)[:, None], np.zeros(x.rem.shape))
+            seen = self._note(known)
+            z, y = propagate(self.pair, Values(x, x, zero), Symbols(2, left, self.float32), self.ends, seen)
         else:
-            left = np.full(x.rem.shape[1], float(self.symbols - (x.body.shape[1] - 1)))
             (z,) = propagate(self.alone[0], Values(x), Symbols(2, left.copy(), self.float32), self.ends[:1])
             (other,) = propagate(self.alone[1], Values(x), Symbols(2**40, left, self.float32), self.ends[1:])
             y = Values(z.z, other.z)

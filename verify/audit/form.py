@@ -34,6 +34,7 @@ Blocks = tuple[tuple[int, int], ...]
 
 CENTRE: Blocks = ((0, 1),)
 TILE_BYTES = 2**18  # part of a form that is worked on at a time
+MANY_COLUMNS, STRIDE = 64, 8  # forms of more columns get their unit from every eighth column
 FORM_BYTES = 2**28  # size of one form
 
 
@@ -115,8 +116,8 @@ class Summand(Protocol):
     def reach(self) -> float:
         """Bound of |entries|, 0 only if all are 0."""
 
-    def sizes(self, step: int) -> list[Slack]:
-        """Bounds of |summand| for every step-th leaf."""
+    def sizes(self, step: int, stride: int) -> list[Slack]:
+        """Bounds of |summand| for every step-th leaf; with a stride, guesses from every stride-th column."""
 
     def parts(self, columns: slice) -> list[Part]:
         """Some columns of the summand."""
@@ -151,7 +152,7 @@ class Term:
     def active(self) -> Mask | None:
         return None if self.factor is None else self.factor != 0
 
-    def sizes(self, step: int) -> list[Slack]:
+    def sizes(self, step: int, stride: int) -> list[Slack]:
         """Bounds of |summand| for every step-th leaf."""
         return [(self.size[:, ::step], self.form.exponent - self.digits)]
 
@@ -181,12 +182,12 @@ def settle(terms: Sequence[Summand], slacks: Sequence[Slack], chosen: Mask | Non
     order = None if chosen is None else np.cumsum(chosen, axis=0) - 1
     width = 0 if order is None else int(order[-1].max()) + 1
     check_memory(n, leaves, (*blocks, (block, width)))
-    for step in (max(1, leaves // 2), 1):
-        unit = choose_unit(used, slacks, step)
+    for step, stride in ((max(1, leaves // 2), STRIDE if columns > MANY_COLUMNS else 1), (1, 1)):
+        unit = choose_unit(used, slacks, step, stride)
         body = np.zeros((n, columns + width, leaves))
         try:
             rem = place(body, blocks, used, unit)
-        except OutOfRange:  # leaves that the proposal did not look at are larger
+        except OutOfRange:  # what the proposal did not look at is larger
             continue
         for radius, exponent in slacks:
             rem += np.ceil(radius * power(exponent - unit))
@@ -205,9 +206,9 @@ def settle(terms: Sequence[Summand], slacks: Sequence[Slack], chosen: Mask | Non
     return form
 
 
-def choose_unit(terms: Sequence[Summand], slacks: Sequence[Slack], step: int) -> int:
-    """Exponent of a unit in which the sums stay below 2^40, judged by every step-th leaf: a proposal."""
-    sizes = [size for t in terms for size in t.sizes(step)]
+def choose_unit(terms: Sequence[Summand], slacks: Sequence[Slack], step: int, stride: int = 1) -> int:
+    """Exponent of a unit in which the sums stay below 2^40, judged by some leaves and columns: a proposal."""
+    sizes = [size for t in terms for size in t.sizes(step, stride)]
     sizes += [(radius[:, ::step], exponent) for radius, exponent in slacks]
     tops = [largest(size) for size, _ in sizes]
     used = [pair for pair, top in zip(sizes, tops, strict=True) if top]
@@ -215,7 +216,7 @@ def choose_unit(terms: Sequence[Summand], slacks: Sequence[Slack], step: int) ->
         return min((exponent for _, exponent in sizes), default=0)  # zeros of the finest unit are not rounded
     top = max(bits(top) + exponent for top, (_, exponent) in zip(tops, sizes, strict=True) if top)
     total = sum((size * power(exponent - top) for size, exponent in used), start=np.zeros(1))
-    return top + int(np.ceil(np.log2(float(np.max(total))))) - (FORM_BITS - 1) + (step > 1)
+    return top + int(np.ceil(np.log2(float(np.max(total))))) - (FORM_BITS - 1) + (step > 1 or stride > 1)
 
 
 def place(body: Array, blocks: Blocks, terms: Sequence[Summand], unit: int) -> Array:

@@ -238,6 +238,11 @@ class Bounds:
     y: tuple[Array, Array] | None = None
     d: tuple[Array, Array] | None = None
 
+    def some(self, leaves: Index) -> "Bounds":
+        """The bounds on some leaves."""
+        z, y, d = (None if p is None else (p[0][:, leaves], p[1][:, leaves]) for p in (self.z, self.y, self.d))
+        return Bounds(self.unit, z, y, d)  # type: ignore[arg-type]
+
 
 def bounds_of(v: Values, kept: Index | None) -> Bounds:
     """Bounds of z, y and D, each sharpened by the other two."""

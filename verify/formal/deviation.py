@@ -106,7 +106,7 @@ def verify_deviation(
         symbols: budget of error symbols per sub-box; 0 gives interval propagation.
         memory_limit: bytes of generators that one step may hold; beyond it fewer sub-boxes, then intervals.
         backward: whether to bound whole boxes backward as well (see `backward_upper`), within a quarter of the time;
-            None: when there are many inputs and few boxes.
+            None: when there are many inputs and few boxes, and the search itself cannot.
 
     Raises:
         MismatchError: networks, boxes and channels do not fit together.
@@ -122,7 +122,7 @@ def verify_deviation(
     search.sharper = leaf_bounds(original, compact, lift)
     search.begin(timeout, progress)
     if backward is None:
-        backward = boxes[0].dimension >= MANY_INPUTS and len(boxes) <= FEW_BOXES
+        backward = boxes[0].dimension >= MANY_INPUTS and len(boxes) <= FEW_BOXES and search.sharper is None
     whole = backward_upper(original, compact, lift, boxes, seconds=BACKWARD_SHARE * timeout) if backward else None
     search.run(attack, generator or np.random.default_rng(0))
     return _result(search, lift, whole)

@@ -253,8 +253,8 @@ def test_nan_in_a_bound_is_not_accepted(bases: list, monkeypatch: pytest.MonkeyP
     base = bases[0]
     honest = check._Prover._enclosure
 
-    def poisoned(self: Any, x: Any) -> Any:
-        found = honest(self, x)
+    def poisoned(self: Any, x: Any, known: Any) -> Any:
+        found = honest(self, x, known)
         found.high[0, 0] = np.nan
         return found
 

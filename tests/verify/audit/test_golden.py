@@ -16,6 +16,13 @@ GOLDEN = Path(__file__).parent / "golden"
     [
         ("v0_real", "fd9dd28d19478192c54a1219ef50bbaf26b586ffd275bd0799342559292854e2", Verdict.ACCEPT, "0.01468"),
         ("v0_float32", "873a52e9fe0a1330195738b474839f9ad6081ceed58998f4ee9c563ffada3576", Verdict.ACCEPT, "0.01469"),
+        ("v0_backward", "bfb9cf1c3aed07e847dec308a981079662da15c12c62442a5db04cb88f871181", Verdict.ACCEPT, "0.01228"),
+        (
+            "v0_backward_float32",
+            "c247fcf1bf6b340c4903d9d8e4005453cdf1a215f67a8e18d230917c9682255a",
+            Verdict.ACCEPT,
+            "0.01228",
+        ),
         ("v0_too_small", "21fde90fc3c30a5f2abca127fc7a6d07b8e30468e69e2dbf606a01fd0ca176ec", Verdict.REJECT, ""),
     ],
 )

@@ -1,0 +1,180 @@
+# ruff: noqa: E402  (thread counts must be set before numpy is loaded)
+"""Prunability against generalisation over a family of small networks: Kendall's tau and its interval.
+
+    python scripts/reproduce_prunability.py [--quick] [--data ../shared/data]
+
+A family: perceptrons of several widths, shares of wrong training labels, and seeds, all trained by the same schedule.
+--quick: the digits that ship with the package; else MNIST from --data. The gap is test loss minus training loss; tau is
+positive where networks that need more of their weights generalise worse. One thread, fixed seeds.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional
+
+from provable.prunability import prunability, rank_correlation
+from provable.prunability.rank import RankCorrelation
+from provable.reference import load
+from verify.network.graph import Network
+from verify.network.module import NetworkModule
+from verify.network.read_export import trace
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images as rows with their digits."""
+
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trained network of the family.
+
+    Attributes:
+        width, noise, seed: what it is.
+        training, test: losses.
+        error: share of test images that it gets wrong.
+        measures: name -> value.
+    """
+
+    width: int
+    noise: float
+    seed: int
+    training: float
+    test: float
+    error: float
+    measures: dict[str, float]
+
+    @property
+    def gap(self) -> float:
+        """Generalisation gap in loss."""
+        return self.test - self.training
+
+
+def digits() -> Data:
+    """600 training and 500 test images of the bundled digits."""
+    reference = load("mlp")
+    train, test = reference.calibration, reference.held_out
+    tensors = (train.images[:600], train.labels[:600], test.images, test.labels)
+    return Data(*(torch.from_numpy(array) for array in tensors))
+
+
+def mnist(folder: Path) -> Data:
+    """2000 training and 4000 test images of MNIST."""
+    with np.load(folder / "mnist" / "mnist.npz", allow_pickle=False) as archive:
+        names = {name.lower(): name for name in archive.files}
+        parts = [archive[names[key]] for key in ("x_train", "y_train", "x_test", "y_test")]
+    x, y, fresh, answers = parts[0][:2000], parts[1][:2000], parts[2][:4000], parts[3][:4000]
+    images = [torch.from_numpy(a.reshape(len(a), -1).astype(np.float32) / 255) for a in (x, fresh)]
+    labels = [torch.from_numpy(a.astype(np.int64)) for a in (y, answers)]
+    return Data(images[0], labels[0], images[1], labels[1])
+
+
+def family(data: Data, quick: bool) -> Iterator[Member]:
+    """24 networks."""
+    seeds, steps = (range(2), 400) if quick else (range(3), 1500)
+    for width, noise, seed in product((8, 24, 64, 160), (0.0, 0.15, 0.3), seeds):
+        yield member(data, width, noise, seed, steps)
+
+
+def member(data: Data, width: int, noise: float, seed: int, steps: int) -> Member:
+    """Train one network and measure it."""
+    generator = torch.Generator().manual_seed(1000 * seed + width)
+    torch.manual_seed(1000 * seed + width)  # the initial weights come from the global generator
+    wrong = torch.rand(len(data.train), generator=generator) < noise
+    labels = torch.where(wrong, torch.randint(0, 10, wrong.shape, generator=generator), data.train_labels)
+    size = data.train.shape[1]
+    module = nn.Sequential(nn.Linear(size, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+    optimiser = torch.optim.Adam(module.parameters(), lr=2e-3)
+    for _ in range(steps):
+        rows = torch.randint(0, len(labels), (64,), generator=generator)
+        optimiser.zero_grad()
+        functional.cross_entropy(module(data.train[rows]), labels[rows]).backward()
+        optimiser.step()
+    network = trace(module.eval().requires_grad_(False), data.train[:1])
+    measures: dict[str, float] = {}
+    for kind in ("magnitude", "random"):
+        found = prunability(
+            network, lambda n: loss_of(n, data.train, labels), kind=kind, generator=np.random.default_rng(seed)
+        )
+        measures[f"prunability, {kind}"] = found.relative
+        measures[f"prunability, {kind}, absolute"] = found.absolute
+    measures["number of parameters"] = float(sum(p.numel() for p in module.parameters()))
+    measures["norm of weights"] = float(sum(p.square().sum() for p in module.parameters()) ** 0.5)
+    training, test = loss_of(network, data.train, labels), loss_of(network, data.test, data.test_labels)
+    with torch.no_grad():
+        error = float((module(data.test).argmax(1) != data.test_labels).float().mean())
+    return Member(width, noise, seed, training, test, error, measures)
+
+
+@torch.inference_mode()
+def loss_of(network: Network, images: Tensor, labels: Tensor) -> float:
+    """Mean cross-entropy."""
+    return float(functional.cross_entropy(NetworkModule(network)(images), labels))
+
+
+def correlations(members: list[Member]) -> dict[str, tuple[RankCorrelation, RankCorrelation]]:
+    """Every measure against the gap and against the test loss."""
+    random, found = np.random.default_rng(0), dict[str, tuple[RankCorrelation, RankCorrelation]]()
+    gaps, losses = [m.gap for m in members], [m.test for m in members]
+    for name in members[0].measures:
+        values = [m.measures[name] for m in members]
+        found[name] = rank_correlation(values, gaps, random), rank_correlation(values, losses, random)
+    return found
+
+
+def table(members: list[Member], data: str) -> Table:
+    """One row per measure."""
+    shown = Table(
+        title=f"{len(members)} networks on {data}: Kendall's tau with the generalisation gap and the test loss"
+    )
+    shown.add_column("measure")
+    for heading in ("gap: tau", "95 % bootstrap", "p-value", "test loss: tau", "95 % bootstrap", "p-value"):
+        shown.add_column(heading, justify="right")
+    for name, pair in correlations(members).items():
+        cells = [(f"{f.tau:+.2f}", f"{f.low:+.2f} .. {f.high:+.2f}", f"{f.p_value:.1e}") for f in pair]
+        shown.add_row(name, *cells[0], *cells[1])
+    return shown
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the bundled digits, 24 networks")
+    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    began = time.process_time()
+    members = list(family(digits() if options.quick else mnist(options.data), options.quick))
+    console = Console(width=118)
+    console.print(table(members, "the bundled digits" if options.quick else "MNIST, 2000 training images"))
+    gaps, errors = [m.gap for m in members], [m.error for m in members]
+    console.print(
+        f"gaps {min(gaps):.2f} to {max(gaps):.2f}, test errors {min(errors):.1%} to {max(errors):.1%}; "
+        f"{time.process_time() - began:.0f} processor seconds",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

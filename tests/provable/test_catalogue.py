@@ -1,0 +1,93 @@
+"""The catalogue is complete, its declarations hold, and the documents agree with it."""
+
+from dataclasses import asdict, replace
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from provable import catalogue
+from provable.catalogue import MODULES, details, document, method, methods, overview
+from provable.cli import main
+from provable.coresets.sparsify import SPARSIFIERS
+from provable.errors import InputError
+from provable.method import AXES, Method
+from provable.recipes import RECIPES
+
+ROOT = Path(__file__).parents[2]
+every_method = pytest.mark.parametrize("known", methods(), ids=[m.name for m in methods()])
+
+
+def test_every_module_of_the_catalogue_exists_once_and_declares_methods() -> None:
+    assert len(set(MODULES)) == len(MODULES)
+    for name in MODULES:
+        assert import_module(name).METHODS
+
+
+def test_every_module_that_declares_methods_is_in_the_catalogue() -> None:
+    declaring = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (ROOT / "provable").rglob("*.py")
+        if any(line.startswith("METHODS") for line in path.read_text(encoding="utf-8").splitlines())
+    }
+    assert declaring == set(MODULES)
+
+
+def test_every_recipe_is_a_method_and_needs_what_it_declares() -> None:
+    for name, recipe in RECIPES.items():
+        known = method(name)
+        assert recipe.labels == (known.data == "labelled")
+        assert known.use == f"provable compress --recipe {name}"
+
+
+@every_method
+def test_a_record_without_a_value_is_refused(known: Method) -> None:
+    for field in asdict(known):
+        with pytest.raises(InputError, match=field):
+            replace(known, **{field: " "})
+    for axis in AXES:
+        with pytest.raises(InputError, match=axis):
+            replace(known, **{axis: "whatever"})
+
+
+@every_method
+def test_what_is_used_exists(known: Method) -> None:
+    """A recipe is a recipe, a command a command, an import an object."""
+    words = known.use.split()
+    if words[0] == "provable":
+        assert words[1] in ("compress", "exact")
+        assert words[1] != "compress" or words[2] == "--until" or words[3] in {*RECIPES, *SPARSIFIERS}
+    else:
+        module, _, name = words[0].rpartition(".")
+        assert hasattr(import_module(module), name)
+
+
+def test_the_document_is_what_the_command_prints(capsys) -> None:
+    assert main(["methods", "--markdown"]) == 0
+    printed = capsys.readouterr().out
+    assert printed == document(methods())
+    message = "run `provable methods --markdown > provable/METHODS.md`"
+    assert (ROOT / "provable" / "METHODS.md").read_text(encoding="utf-8") == printed, message
+
+
+def test_the_command_lists_all_and_shows_one(capsys) -> None:
+    assert main(["methods"]) == 0
+    printed = capsys.readouterr().out
+    assert printed == overview(methods())
+    assert all(f"\n{known.name} " in printed for known in methods())
+    assert main(["methods", "pfp"]) == 0
+    assert capsys.readouterr().out == details(method("pfp"))
+    assert main(["methods", "magic"]) == 3
+    assert "known: greedy" in capsys.readouterr().err
+
+
+def test_gaps_in_the_catalogue_are_errors(monkeypatch) -> None:
+    for modules, words in (
+        (("provable.errors",), "declares no METHODS"),
+        (("provable.exact.prune",) * 2, "two methods"),
+    ):
+        methods.cache_clear()
+        monkeypatch.setattr(catalogue, "MODULES", modules)
+        with pytest.raises(InputError, match=words):
+            methods()
+    methods.cache_clear()
