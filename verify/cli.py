@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_deviation(commands)
+    _add_question(commands)
     _add_audit(commands)
     _add_statistical(commands)
     _add_attest(commands)
@@ -72,13 +73,32 @@ def _add_deviation(commands: Any) -> None:
     command.add_argument("--certificate", type=Path, metavar="OUT.json", help="write the proof here")
     command.add_argument("--force", action="store_true", help="replace an existing certificate file")
     command.add_argument("--seed", type=int, default=0, help="seed of the attack (0)")
+    _add_workers(command)
+    command.add_argument(
+        "--resume",
+        type=Path,
+        metavar="STATE.json",
+        help="keep the search's state here and continue from it if it exists",
+    )
     command.set_defaults(run=_run_deviation)
+
+
+def _add_workers(command: Any) -> None:
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=int, metavar="N", help="search on N processes; a lost one is replaced")
+    where.add_argument("--cluster", metavar="ADDRESS", help="search on the Dask cluster of this scheduler")
 
 
 def _run_deviation(options: argparse.Namespace) -> int:
     from verify.deviation_command import run_deviation
 
     return run_deviation(options)
+
+
+def _add_question(commands: Any) -> None:
+    from verify.question_parser import add_question
+
+    add_question(commands, _add_workers)
 
 
 def _add_audit(commands: Any) -> None:

@@ -23,6 +23,7 @@ from verify.spec.vnnlib import read_vnnlib
 
 if TYPE_CHECKING:
     from verify.formal.deviation import DeviationResult
+    from verify.parallel.workers import Workers
 
 LARGEST_CHANNELS_FILE = 64 * 2**20
 NEGLIGIBLE = 1e-9  # without --epsilon, a proved bound this small ends the search
@@ -42,13 +43,16 @@ def run_deviation(options: argparse.Namespace) -> int:
     original, compact = load_network(options.original), load_network(options.compact)
     domain = read_vnnlib(options.domain)
     _require_fit(original, compact, domain.inputs)
-    with progress_line(options.timeout) as report_progress:
-        result = verify_deviation(
-            original, compact, domain.boxes,
-            epsilon=None if options.epsilon is None else positive_decimal(options.epsilon, "--epsilon"),
-            channels=None if options.channels is None else read_channels(options.channels),
-            timeout=options.timeout, floor=NEGLIGIBLE, generator=default_rng(options.seed), progress=report_progress,
-        )  # fmt: skip
+    epsilon = None if options.epsilon is None else positive_decimal(options.epsilon, "--epsilon")
+    channels = None if options.channels is None else read_channels(options.channels)
+    if in_pieces(options):
+        result = _in_pieces(options, original, compact, domain.boxes, epsilon, channels)
+    else:
+        with progress_line(options.timeout) as report_progress:
+            result = verify_deviation(
+                original, compact, domain.boxes, epsilon=epsilon, channels=channels, timeout=options.timeout,
+                floor=NEGLIGIBLE, generator=default_rng(options.seed), progress=report_progress,
+            )  # fmt: skip
     print(_table(result))
     if result.backward_upper is not None and result.backward_upper < result.upper:
         print(
@@ -69,11 +73,49 @@ def run_deviation(options: argparse.Namespace) -> int:
     return _certify(options, domain.boxes, result)
 
 
+def in_pieces(options: argparse.Namespace) -> bool:
+    """Whether the search runs on several workers or keeps a checkpoint."""
+    return any(v is not None for v in (options.workers, options.cluster, options.resume))
+
+
+def _in_pieces(
+    options: argparse.Namespace, original: Network, compact: Network, boxes: Sequence[Box],
+    epsilon: Fraction | None, channels: Mapping[str, Any] | None,
+) -> "DeviationResult":  # fmt: skip
+    from verify.parallel.pieces import verify_in_pieces
+
+    with chosen_workers(options) as workers:
+        return verify_in_pieces(
+            original, compact, boxes, epsilon=epsilon, channels=channels, timeout=options.timeout, floor=NEGLIGIBLE,
+            workers=workers, checkpoint=options.resume, seed=options.seed,
+        )  # fmt: skip
+
+
+@contextmanager
+def chosen_workers(options: argparse.Namespace) -> Iterator["Workers"]:
+    """The workers that --workers or --cluster name; this process without either."""
+    from verify.parallel.workers import Cluster, Here, Processes
+
+    if options.cluster is not None:
+        with Cluster(options.cluster) as cluster:
+            yield cluster
+    elif options.workers is not None:
+        with Processes(options.workers) as processes:
+            yield processes
+    else:
+        yield Here()
+
+
 def _certify(options: argparse.Namespace, boxes: Sequence[Box], result: "DeviationResult") -> int:
     """Write the certificate where asked, if the auditor accepts it."""
     from verify.audit.check import AuditReport
     from verify.certificate.issue import issue_certificate
+    from verify.parallel.pieces import SEVERAL
 
+    if result.rule == SEVERAL:
+        print(f"UNKNOWN: the prover found the bound {result.upper:.6g}, but by different rules in different pieces, "
+              "which no certificate can say; a longer --timeout lets one rule show it")  # fmt: skip
+        return UNKNOWN
     issued = issue_certificate(
         options.certificate, result, original=options.original, compact=options.compact, boxes=boxes,
         arithmetic=options.arithmetic,

@@ -85,7 +85,7 @@ def test_the_same_arg_max_beyond_a_margin(seed, bits):
     exact = enumerate_regions(relu_system(original, compact), box).deviation()
     safe = answer(same_arg_max(original, compact, 2 * exact * Fraction(21, 20)), [box], seconds=SECONDS)
     assert safe.verdict is Verdict.PROVED  # a lead of twice the deviation cannot be lost
-    tight = answer(same_arg_max(original, compact, exact / 50), [box], seconds=1.0)
+    tight = answer(same_arg_max(original, compact, exact / 50), [box], seconds=0.7)
     if tight.verdict is Verdict.REFUTED:
         assert box.contains(tight.witness)
         assert arg_max_fails(original, compact, exact / 50, tight.witness)
@@ -187,7 +187,7 @@ def test_relative_limits_lie_between_inner_and_outer_range(seed):
     original, box = dense(seed), square()
     compact = rounded(original)
     exact = enumerate_regions(relu_system(original), box)
-    found = output_range(original, [box], seconds=2.0)
+    found = output_range(original, [box], seconds=1.0)
     for i, (low, high) in enumerate(zip(exact.lower, exact.upper, strict=True)):
         assert found.outer_lower[i] <= low <= found.inner_lower[i]
         assert found.inner_upper[i] <= high <= found.outer_upper[i]
@@ -195,7 +195,7 @@ def test_relative_limits_lie_between_inner_and_outer_range(seed):
     deviation = enumerate_regions(relu_system(original, compact), box).per_output()
     needed = max(d / (b - a) for d, a, b in zip(deviation, exact.lower, exact.upper, strict=True))
     for factor, verdict in ((Fraction(6, 5), Verdict.PROVED), (Fraction(4, 5), Verdict.REFUTED)):
-        question, _ = relative(original, compact, needed * factor, [box], seconds=2.0)
+        question, _ = relative(original, compact, needed * factor, [box], seconds=1.0)
         assert answer(question, [box], seconds=SECONDS).verdict is verdict
 
 

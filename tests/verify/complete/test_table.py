@@ -1,0 +1,36 @@
+"""The table of scripts/bench_completeness.py: three methods, one number."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "bench_completeness.py"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    specification = importlib.util.spec_from_file_location("bench_completeness", SCRIPT)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module  # dataclasses look their module up
+    specification.loader.exec_module(module)
+    return module
+
+
+def agreement(bench, networks, seconds, tolerance):
+    rng = np.random.default_rng(1)
+    for _ in range(networks):
+        outcome = bench.outcome(bench.random_instance(rng), seconds, tolerance)
+        assert outcome.sound()
+        assert max(outcome.errors()) <= 2 * tolerance
+
+
+def test_a_few_small_networks_agree(bench):
+    agreement(bench, 2, 30.0, 1e-3)
+
+
+@pytest.mark.slow
+def test_many_small_networks_agree_to_the_solvers_tolerance(bench):
+    agreement(bench, 40, 60.0, 1e-6)
