@@ -12,12 +12,13 @@ import pytest
 
 from verify.audit import Verdict, audit, check, rounding, rules
 from verify.audit import form as form_module
+from verify.audit.certificate import walk
 from verify.audit.check import InputGrid, _Enclosure, scaled_floor
-from verify.audit.exact import FORM_BITS, LARGEST, Real, Resource, coarse, power
+from verify.audit.exact import FORM_BITS, LARGEST, Real, Refuted, Resource, coarse, power
 from verify.audit.form import CENTRE, Form, Term, constant, place, settle
 from verify.audit.lift import Correspondence, Stage, _bias, kept_elements, stages_of_pair
 from verify.audit.linear import bounded_sums, image, linear_map
-from verify.audit.program import Program, Step, Unsupported, from_bits, integers
+from verify.audit.program import Malformed, Program, Step, Unsupported, from_bits, integers
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -601,3 +602,31 @@ def test_joined_values_and_their_fill_are_in_place() -> None:
     for leaf in range(3):
         assert [int(v) * unit for v in found.body[:, 0, leaf]] == [40, 6, 1, 2]
         assert [int(v) * unit for v in found.rem[:, leaf]] == [8, 0, 1, 1]
+
+
+def test_a_maximum_is_taken_over_every_column_and_no_other() -> None:
+    """Three competitors, the largest in each place in turn; a missing one counts as absent, not as 0."""
+    for place_of_largest in range(3):
+        values = [-5.0, -6.0, -7.0]
+        values[place_of_largest] = -1.0
+        form = Form(0, CENTRE, column(*values)[:, None], np.zeros((3, 1)))
+        for taps, largest in (([[0, 1, 2]], max(values)), ([[0, 1, -1]], max(values[:2]))):
+            stage = Stage(Step("m", "max", ("x",), (1,), np.array(taps)), (0,))
+            found = rules._max(stage, [rules.Values(form)], rules.Symbols(2, np.array([9.0]))).z
+            unit = Fraction(2) ** found.exponent
+            assert abs(int(found.body[0, 0, 0]) * unit - Fraction(largest)) <= int(found.size[0, 0]) * unit
+            low, high = found.bounds(-3)
+            assert (low[0, 0] / 8, high[0, 0] / 8) == (largest, largest)
+
+
+def test_a_lift_names_elements_that_are_there() -> None:
+    for kept in ((-1,), (3,), (0, 0), ()):
+        with pytest.raises(Refuted):
+            kept_elements((3,), (len(kept),), Correspondence("a", "a", 0, kept))
+
+
+def test_a_split_names_a_coordinate_that_is_there() -> None:
+    box = ((Fraction(0), Fraction(1)),)
+    assert len(list(walk("0:1p-1 . .", box))) == 2
+    with pytest.raises(Malformed):
+        list(walk("1:1p-1 . .", box))
