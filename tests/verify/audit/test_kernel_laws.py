@@ -12,12 +12,13 @@ import pytest
 
 from verify.audit import Verdict, audit, check, rounding, rules
 from verify.audit import form as form_module
+from verify.audit.certificate import walk
 from verify.audit.check import InputGrid, _Enclosure, scaled_floor
-from verify.audit.exact import FORM_BITS, LARGEST, Real, Resource, coarse, power
+from verify.audit.exact import FORM_BITS, LARGEST, Real, Refuted, Resource, coarse, power
 from verify.audit.form import CENTRE, Form, Term, constant, place, settle
 from verify.audit.lift import Correspondence, Stage, _bias, kept_elements, stages_of_pair
 from verify.audit.linear import bounded_sums, image, linear_map
-from verify.audit.program import Program, Step, Unsupported, from_bits, integers
+from verify.audit.program import Malformed, Program, Step, Unsupported, from_bits, integers
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -371,6 +372,30 @@ def test_the_difference_of_two_relus_is_enclosed_on_every_small_region(budget: f
             assert abs((max(z, 0) - max(y, 0)) / unit - middle) <= new + 2.0**-12, (region, z, y)  # float64 quotients
 
 
+def test_remainders_count_in_full_whatever_the_sign_of_a_slope() -> None:
+    """The same regions, z and D known only as centre and remainder: the result as an interval holds every value."""
+    ranges = [(a, b) for a in range(-3, 4) for b in range(a, 4)]
+    regions = [(*z, *y, z[0] - y[1], z[1] - y[0]) for z in ranges for y in ranges]
+    regions += [(*z, z[0] - d, z[1] - d, d, d) for z in ranges for d in range(-5, 6)]  # slopes of z below 0
+    ends = [np.array(side, dtype=np.float64)[:, None] for side in zip(*regions, strict=True)]
+    bounds = rules.Bounds(0, (ends[0], ends[1]), (ends[2], ends[3]), (ends[4], ends[5]))
+    middles = [Form(-1, CENTRE, (low + high)[:, None], high - low) for low, high in (ends[:2], ends[4:])]
+    count = len(regions)
+    found = rules._relu_difference(*middles, bounds, np.arange(count), rules.Symbols(3, np.array([1e9])))
+    low, high = found.bounds(-20)
+    for i, region in enumerate(regions):
+        values = [max(z, 0) - max(y, 0) for z, y in exhaustive(list(region))]
+        assert low[i, 0] <= min(values) * 2**20, region
+        assert max(values) * 2**20 <= high[i, 0], region
+
+
+def test_sums_that_may_overflow_are_refuted_by_their_size() -> None:
+    for top, exponent in ((2.0**40, 61), (1.0, 101)):
+        with pytest.raises(Refuted, match="overflow"):
+            rounding._relative([(column(top), exponent)], 3)
+    assert rounding._relative([(column(2.0**38), 61)], 3)
+
+
 def test_bounds_of_a_pair_sharpen_each_other_soundly() -> None:
     """z in [-10, 10], y in [2, 4], D = z - y in [-1, 1]: so z in [1, 5]."""
     z, y, d = (
@@ -464,17 +489,17 @@ def test_every_input_of_a_sum_must_be_kept_alike() -> None:
 def test_the_difference_of_two_biases_carries_both_errors() -> None:
     first, second = (
         Step("y", "affine", ("x",), (1,), bias=Real(np.array([v]), np.array([0]), np.array([e])))
-        for v, e in ((2.0**52, 3.0), (2.0**51, 5.0))
+        for v, e in ((2.0**52, 300.0), (2.0**51, 500.0))
     )
     for a, b in ((first, second), (second, first)):
         whole, error, unit = _bias(a, b, np.array([0]))
         assert whole is not None
         assert error is not None
         assert int(whole[0]) * Fraction(2) ** unit == (2**51 if a is first else -(2**51))
-        assert int(error[0]) * Fraction(2) ** unit >= 8
+        assert int(error[0]) * Fraction(2) ** unit >= 800
     same = _bias(first, Step("y", "affine", ("x",), (1,), bias=integers([1], (1,))), np.array([0]))
     assert same[1] is not None
-    assert int(same[1][0]) * Fraction(2) ** same[2] >= 3
+    assert int(same[1][0]) * Fraction(2) ** same[2] >= 300
 
 
 def test_kept_elements_are_those_of_the_axis() -> None:
@@ -601,3 +626,31 @@ def test_joined_values_and_their_fill_are_in_place() -> None:
     for leaf in range(3):
         assert [int(v) * unit for v in found.body[:, 0, leaf]] == [40, 6, 1, 2]
         assert [int(v) * unit for v in found.rem[:, leaf]] == [8, 0, 1, 1]
+
+
+def test_a_maximum_is_taken_over_every_column_and_no_other() -> None:
+    """Three competitors, the largest in each place in turn; a missing one counts as absent, not as 0."""
+    for place_of_largest in range(3):
+        values = [-5.0, -6.0, -7.0]
+        values[place_of_largest] = -1.0
+        form = Form(0, CENTRE, column(*values)[:, None], np.zeros((3, 1)))
+        for taps, largest in (([[0, 1, 2]], max(values)), ([[0, 1, -1]], max(values[:2]))):
+            stage = Stage(Step("m", "max", ("x",), (1,), np.array(taps)), (0,))
+            found = rules._max(stage, [rules.Values(form)], rules.Symbols(2, np.array([9.0]))).z
+            unit = Fraction(2) ** found.exponent
+            assert abs(int(found.body[0, 0, 0]) * unit - Fraction(largest)) <= int(found.size[0, 0]) * unit
+            low, high = found.bounds(-3)
+            assert (low[0, 0] / 8, high[0, 0] / 8) == (largest, largest)
+
+
+def test_a_lift_names_elements_that_are_there() -> None:
+    for kept in ((-1,), (3,), (0, 0), ()):
+        with pytest.raises(Refuted):
+            kept_elements((3,), (len(kept),), Correspondence("a", "a", 0, kept))
+
+
+def test_a_split_names_a_coordinate_that_is_there() -> None:
+    box = ((Fraction(0), Fraction(1)),)
+    assert len(list(walk("0:1p-1 . .", box))) == 2
+    with pytest.raises(Malformed):
+        list(walk("1:1p-1 . .", box))

@@ -30,7 +30,7 @@ def exact_confidence(n: int, rank: int, coverage: Fraction) -> Fraction:
 
 
 @pytest.mark.parametrize("level", ["0.9", "0.95", "0.99"])
-@pytest.mark.parametrize("n", [1, 10, 22, 59, 100, 200, 300])
+@pytest.mark.parametrize("n", [1, 10, 22, 59, 100, 200, 300, 500])
 def test_exact_confidence_is_at_least_nominal_and_the_rank_is_the_largest(n: int, level: str) -> None:
     rank, q = tolerance_rank(n, level, "0.95"), Fraction(level)
     assert rank == 0 or exact_confidence(n, rank, q) >= Fraction(95, 100)

@@ -1,0 +1,73 @@
+"""Mutants are what they say; the list of equivalent ones is read by what it names; a fixed sample is killed."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "mutate_auditor.py"
+
+
+@pytest.fixture(scope="module")
+def mutation() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("mutate_auditor", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_changes_that_matter_are_among_the_mutants(mutation: ModuleType) -> None:
+    """One side of epsilon, a tolerance, a dropped rounding term, a removed guard, a removed raise, min for max."""
+    found = {(m.function, m.change) for name in ("check", "rules", "form") for m, _ in mutation.mutants(name)}
+    wanted = [
+        ("_Enclosure.within", "(self.low >= -whole) & (self.high <= whole) -> self.high <= whole"),
+        ("_Enclosure.within", "self.high <= whole -> self.high <= whole * 1.000000000001"),
+        ("_Enclosure.joined", "np.minimum -> np.maximum"),
+        ("difference", "[(a.rem, a.exponent), (b.rem, b.exponent)] -> [(b.rem, b.exponent)]"),
+        ("place", "np.ceil(halves * 0.5) -> np.floor(halves * 0.5)"),
+        ("_Prover._compare", "raise Refuted"),
+    ]
+    for function, change in wanted:
+        head = change.split(" -> ")
+        assert any(f == function and all(part.split("np.")[-1] in c for part in head) for f, c in found), change
+
+
+def test_every_mutant_compiles_to_something_else(mutation: ModuleType) -> None:
+    source = (mutation.SOURCES / "exact.py").read_text()
+    honest = compile(source, str(mutation.SOURCES / "exact.py"), "exec")
+    keys = []
+    for i, (mutant, compiled) in enumerate(mutation.mutants("exact")):
+        keys.append(mutant.key)
+        assert mutant.line in source
+        if i % 10 == 0:
+            assert compiled() != honest
+    assert len(keys) > 150
+    assert len(set(keys)) == len(keys)
+
+
+def test_equivalent_mutants_have_a_reason_each(mutation: ModuleType) -> None:
+    entries = json.loads(mutation.EQUIVALENT.read_text())
+    known = mutation.known_equivalents()
+    assert len(known) == len(entries) > 0
+    assert all(len(reason) > 20 for reason in known.values())
+    present = {m.key for name in mutation.MODULES for m, _ in mutation.mutants(name)}
+    assert sum(key in present for key in known) > len(known) // 2, "most of the list is about lines that are gone"
+
+
+@pytest.mark.slow
+def test_a_fixed_sample_is_killed() -> None:
+    functions = "within joined scaled_floor interval difference total of_sum _relative vertices grant walk"
+    command = [sys.executable, str(SCRIPT), "--functions", *functions.split(), "--sample", "20", "--seed", "5"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "20 mutants" in done.stdout
