@@ -90,7 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     put("--confidence", default="0.99", metavar="C", help="of the statement about the network found (0.99)")
     put("--timeout", type=float, default=30.0, metavar="S", help="seconds for each proof of --until (30)")
     put("--recipe", default="greedy", help="greedy (default), or a name of `provable methods`")
-    put("--compensation", default="least_squares", help="least_squares (default), two_sided, refine, none")
+    put(
+        "--compensation",
+        default="least_squares",
+        help="least_squares (default), two_sided, refine, near, bounded, signs, norm, minimax, batch_norm, none",
+    )
     put("--scope", default="inner", help="inner (default): ordinary hidden layers; all: residual streams, too")
     put(
         "--floor",

@@ -21,8 +21,11 @@ from provable.budgets import BUDGETS
 from provable.budgets.problem import Problem
 from provable.calibration import as_batches, calibration_inputs, calibration_labels, first_input
 from provable.channels import ChannelGroup, channel_groups
+from provable.compensation.batch_norm import reestimated
+from provable.compensation.minimax import Minimax
 from provable.compensation.refinement import Refiner, Schedule
-from provable.compensation.sequential import Compensated, compensate
+from provable.compensation.sequential import Compensated, Polish, compensate
+from provable.compensation.strategies import STRATEGIES
 from provable.compensation.uncompensated import output_layers, reweighted, uncompensated
 from provable.coresets.sparsify import SPARSIFIERS, sparsify, weight_share
 from provable.cost import Counts
@@ -40,7 +43,7 @@ from provable.state_dict import shrink_state_dict
 from provable.surgery import Surgery, check_surgery, shrink
 from verify.network.graph import Network
 
-COMPENSATIONS = ("least_squares", "two_sided", "refine", "none")
+COMPENSATIONS = tuple(STRATEGIES)
 SCOPES = ("inner", "all")
 GLANCE = 16
 """Images behind the total sensitivity in the report of a recipe that does not need sensitivities."""
@@ -102,7 +105,8 @@ def compress(
             other recipe is shown them.
         compensation: "least_squares" refits the layers that read removed channels and the output layer;
             "two_sided" also the layers that produce them; "refine" follows each block's fit with a few hundred
-            gradient steps towards the original block's output; "none" leaves weights as they are.
+            gradient steps towards the original block's output; "none" leaves weights as they are. All of them:
+            provable.compensation.strategies.
         scope: "inner" prunes the channels of ordinary hidden layers; "all" residual streams and gated channels, too.
         floor: channels every group keeps at least: a number, a share of each group in (0, 1), or group -> number.
         round_to: kept widths are multiples of this number, or the whole group; narrower groups may take any width.
@@ -317,15 +321,17 @@ def _select(
 ) -> tuple[Compensated, dict[str, Choice]]:
     """Choose the slots, in advance or on the compressed network's statistics, and refit."""
     losing = [known for known in evidence if allocation.counts[known.group.name] < known.slots]
-    later = settings.recipe.sequential and settings.compensation != "none"
+    strategy = STRATEGIES[settings.compensation]
+    later = settings.recipe.sequential and strategy.solver is not None
     choices = {
         known.group.name: settings.recipe.select(known, allocation.counts[known.group.name], random)
         for known in losing
         if not (later and len(known.group.consumers) == 1)
     }
     fixed = {name: choice.kept for name, choice in choices.items()}
-    if settings.compensation == "none" or not losing:
-        return uncompensated(network, statistics, [known.group for known in losing], choices), choices
+    if strategy.solver is None or not losing:
+        left = uncompensated(network, statistics, [known.group for known in losing], choices)
+        return (replace(left, network=reestimated(left.network, inputs)) if strategy.norms else left), choices
 
     def choose(group: ChannelGroup, views: Sequence[View]) -> tuple[int, ...]:
         known = replace(next(e for e in losing if e.group is group), views=tuple(views))
@@ -335,13 +341,15 @@ def _select(
     groups = [known.group for known in losing]
     told.stage("select and compensate", sum(len(group.consumers) for group in groups))
     start = reweighted(network, groups, choices)
-    both = settings.compensation in ("two_sided", "refine")
-    extra = (*output_layers(network), *(_producers(groups) if both else ()))
-    descent = _torch_generator(random) if settings.compensation == "refine" else None
-    polish = Refiner(network, groups, Schedule(), descent) if descent is not None else None
+    extra = (*output_layers(network), *(_producers(groups) if strategy.producers else ()))
+    descent = _torch_generator(random) if strategy.polish == "refine" else None
+    polish: Polish | None = Minimax(network) if strategy.polish == "minimax" else None
+    if descent is not None:
+        polish = Refiner(network, groups, Schedule(), descent)
     return (
         compensate(
-            network, inputs, groups, fixed=fixed, choose=choose, start=start, extra=extra, polish=polish,
+            network, inputs, groups, fixed=fixed, choose=choose, start=start, extra=extra,
+            solver=strategy.solver, polish=polish,
             memory=Notes(journal, random, choices, polish, descent), progress=told.step,
         ),
         choices,

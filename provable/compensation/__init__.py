@@ -14,4 +14,10 @@ offset_moments.py  the same for 3 x 3 from channel correlations, single precisio
 segment.py         a part of the network between cut values
 refinement.py      gradient steps on a segment, after least squares
 adam.py            their rule
+steps.py           what a finished site leaves, for runs that continue
+near_ridge.py      least squares that keeps weights close where that costs little
+constrained.py     least squares under constraints on the weights, as a convex program
+minimax.py         smallest largest deviation on calibration, as linear programs
+batch_norm.py      batch-norm statistics measured again
+strategies.py      the table of all compensations by name
 """

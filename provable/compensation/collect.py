@@ -35,12 +35,18 @@ def sequential_moments(
         Per part of the consumer the moments of each fold; the variance summed over channels.
     """
     node = network.node(target.consumer)
-    x, value = compact.take(node.inputs[0]).numpy(), original.take(target.value).numpy()
-    aim = value
-    if target.sum is not None:
-        aim = target.sum.sign * (value - target.sum.other_sign * compact.take(target.sum.other).numpy())
+    x = compact.take(node.inputs[0]).numpy()
+    aim, value = aim_of(target, original, compact)
     moments = tuple(by_fold(network, node, part, x, aim) for part in parts(network, node))
     return moments, variance(value, channel_axis(node))
+
+
+def aim_of(target: Target, original: Run, compact: Run) -> tuple[Array, Array]:
+    """What the consumer should give for every sample, and the target's value in the original."""
+    value = original.take(target.value).numpy()
+    if target.sum is None:
+        return value, value
+    return target.sum.sign * (value - target.sum.other_sign * compact.take(target.sum.other).numpy()), value
 
 
 def by_fold(network: Network, node: Node, part: Part, x: Array, aim: Array | None) -> Folds:

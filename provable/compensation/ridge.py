@@ -10,6 +10,7 @@ optimistic.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,13 @@ class Chosen:
     held_out: float | None
 
 
+class Solver(Protocol):
+    """How a layer is fitted: `fit_held_out`, or a constrained program of the same form."""
+
+    def __call__(self, folds: Sequence[Moments], kept: NDArray[np.intp], *, prior: Matrix) -> Chosen:
+        """The fit on the kept coordinates; prior: (n, |A|) weights before."""
+
+
 def fit_held_out(
     folds: Sequence[Moments],
     kept: NDArray[np.intp],
@@ -58,14 +66,15 @@ def fit_held_out(
     problems = [fold.centred() for fold in folds]
     losses: list[float] = []
     for ridge in candidates:
-        losses.append(_held_out(problems, kept, ridge, prior))
+        losses.append(held_out_loss(problems, kept, ridge, prior))
         if len(losses) >= 3 and losses[-1] > losses[-2] > losses[-3]:
             break
     best = int(np.argmin(losses))
     return Chosen(fit(full, kept, ridge=candidates[best], prior=prior), losses[best])
 
 
-def _held_out(problems: Sequence[Regression], kept: NDArray[np.intp], ridge: float, prior: Matrix | None) -> float:
+def held_out_loss(problems: Sequence[Regression], kept: NDArray[np.intp], ridge: float, prior: Matrix | None) -> float:
+    """Mean loss of the fits to one fold on the other, for one ridge."""
     found = [fit(problem, kept, ridge=ridge, prior=prior) for problem in problems]
     others = [*problems[1:], problems[0]]
     return float(np.mean([loss(o, kept, f.weight, f.intercept) for f, o in zip(found, others, strict=True)]))

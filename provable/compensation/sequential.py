@@ -26,7 +26,7 @@ from provable.compensation.least_squares import Fit, loss
 from provable.compensation.moments import Moments, total
 from provable.compensation.patches import parts
 from provable.compensation.refit import PartFit, refitted
-from provable.compensation.ridge import Chosen, fit_held_out
+from provable.compensation.ridge import Chosen, Solver, fit_held_out
 from provable.compensation.steps import Forgetful, Memory, replayed, step_between
 from provable.compensation.target import Target, affine_map, ancestors, target_of
 from provable.execution import Run
@@ -155,6 +155,7 @@ def compensate(
     choose: Choose,
     start: Network | None = None,
     extra: Iterable[str] = (),
+    solver: Solver = fit_held_out,
     polish: Polish | None = None,
     memory: Memory | None = None,
     progress: Callable[[str], None] = lambda node: None,
@@ -169,6 +170,7 @@ def compensate(
         choose: chooses the slots of every other group from its consumer's moments.
         start: the original with other weights (reweighted designs): what a ridge pulls towards. Default: the original.
         extra: further nodes to refit with all their coordinates.
+        solver: fits each node.
         polish: what follows each site's least squares.
         memory: holds the sites that an earlier run finished, and is told of every further one.
         progress: called with each consumer's name when it is done.
@@ -187,7 +189,7 @@ def compensate(
         folds, variance = sequential_moments(network, site.target, original, compact)
         for group in site.chooses:
             kept[group.name] = choose(group, _views(network, site, group, folds, variance))
-        fits = _fits(current, site, folds, kept)
+        fits = _fits(current, site, folds, kept, solver)
         current = refitted(current, site.target, fits)
         if polish is not None:
             current = polish.refined(current, site, kept, original, compact)
@@ -225,8 +227,9 @@ def _views(
 
 
 def _fits(
-    network: Network, site: Site, folds: Sequence[Sequence[Moments]], kept: Mapping[str, tuple[int, ...]]
-) -> list[PartFit]:
+    network: Network, site: Site, folds: Sequence[Sequence[Moments]], kept: Mapping[str, tuple[int, ...]],
+    solver: Solver,
+) -> list[PartFit]:  # fmt: skip
     weight, bias = affine_map(network, site.target)
     found = []
     for part, moments in zip(parts(network, network.node(site.target.consumer)), folds, strict=True):
@@ -236,7 +239,7 @@ def _fits(
         if as_is <= EXACT * (regression.total + regression.mean_t @ regression.mean_t):
             chosen = Chosen(Fit(prior, bias[part.rows], as_is, None), as_is)
         else:
-            chosen = fit_held_out(moments, index, prior=prior)
+            chosen = solver(moments, index, prior=prior)
         found.append(PartFit(part, index, chosen))
     return found
 

@@ -26,6 +26,9 @@ from provable.compensation.moments import Matrix, Regression
 
 Blocks = NDArray[np.intp]
 
+PENDING = 128
+"""Coordinates whose downdates are collected before they are applied to the whole inverse."""
+
 TIE = 1e-6
 """Weight of a channel's own contribution in the choice: breaks ties between channels that others can replace."""
 
@@ -105,7 +108,11 @@ def eliminate(views: Sequence[View], *, down_to: int = 0, ridge: float = SMALLES
 
 
 class _Side:
-    """One consumer's inverse H and solution S, downdated in place."""
+    """One consumer's inverse H and solution S, downdated in place.
+
+    H is held as `inverse` - `columns` `gains`: downdates are collected and applied `PENDING` coordinates at a time, by
+    one matrix product instead of many passes over a large matrix. Diagonal blocks and S are always up to date.
+    """
 
     def __init__(self, view: View, ridge: float) -> None:
         covariance, cross = view.regression.covariance, _in_row_space(view.regression.cross)
@@ -115,25 +122,39 @@ class _Side:
         self.solution = self.inverse @ cross
         self.loss = view.scale * max(view.regression.total - float(np.einsum("dn,dn->", cross, self.solution)), 0.0)
         self.live = np.ones(len(covariance), dtype=bool)
+        self.diagonal = self.inverse[self.blocks[:, :, None], self.blocks[:, None, :]]  # (channels, size, size)
+        self.columns: list[Matrix] = []
+        self.gains: list[Matrix] = []
 
     def costs(self, alive: list[int]) -> Matrix:
         """Rise of the loss for each channel in `alive`."""
-        blocks = self.blocks[alive]
-        inner = self.inverse[blocks[:, :, None], blocks[:, None, :]]  # (alive, size, size)
-        solution = self.solution[blocks]  # (alive, size, n)
-        rise: Matrix = np.einsum("asn,asn->a", solution, np.linalg.solve(inner, solution))
+        solution = self.solution[self.blocks[alive]]  # (alive, size, n)
+        energy = solution @ solution.transpose(0, 2, 1)  # (alive, size, size)
+        rise: Matrix = np.trace(np.linalg.solve(self.diagonal[alive], energy), axis1=1, axis2=2)
         return self.scale * rise
 
     def remove(self, channel: int) -> None:
         """Downdate to the set without `channel`."""
         t = self.blocks[channel]
         column = self.inverse[:, t]  # (d, size)
-        gain = np.linalg.solve(self.inverse[np.ix_(t, t)], column.T)  # (size, d)
+        if self.columns:
+            column = column - np.hstack(self.columns) @ np.vstack([gain[:, t] for gain in self.gains])
+        gain = np.linalg.solve(column[t], column.T)  # (size, d)
         self.solution -= gain.T @ self.solution[t]
-        self.inverse -= column @ gain
+        self.diagonal -= column[self.blocks] @ gain[:, self.blocks].transpose(1, 0, 2)
+        self.columns.append(column)
+        self.gains.append(gain)
         self.live[t] = False
-        if 2 * int(self.live.sum()) < len(self.live):
+        halved = 2 * int(self.live.sum()) < len(self.live)
+        if halved or len(self.columns) * len(t) >= PENDING:
+            self._settle()
+        if halved:
             self._compact()
+
+    def _settle(self) -> None:
+        """Apply the collected downdates."""
+        self.inverse -= np.hstack(self.columns) @ np.vstack(self.gains)
+        self.columns, self.gains = [], []
 
     def _compact(self) -> None:
         """Drop the rows and columns that removal has emptied."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from provable.compensation.least_squares import fit
 from provable.compensation.moments import Moments, Regression
+from provable.selection import greedy_elimination
 from provable.selection.greedy_elimination import View, eliminate
 
 
@@ -99,3 +100,13 @@ def test_a_free_channel_that_contributes_least_leaves_first() -> None:
     view = View(Moments.of(x, x @ weight.T).centred(), blocks(3, 1), weight=weight)
     assert eliminate([view]).order[0] == 0
     assert view.contributions()[0] == pytest.approx(2 * x[:, 0].var())
+
+
+@pytest.mark.parametrize("pending", [1, 5, 1000])
+def test_collected_downdates_change_nothing(monkeypatch, pending: int) -> None:
+    views = [View(problem(4, 12, 3, 5), blocks(12, 3))]
+    usual = eliminate(views)
+    monkeypatch.setattr(greedy_elimination, "PENDING", pending)
+    again = eliminate(views)
+    assert again.order == usual.order
+    np.testing.assert_allclose(again.losses, usual.losses, rtol=1e-8, atol=1e-10 * usual.losses[0])

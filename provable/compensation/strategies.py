@@ -1,0 +1,54 @@
+"""Named compensations: what happens to the weights of layers that lose inputs. A new one is one entry here.
+
+least_squares   closed form, ridge by held-out loss
+two_sided       the producers' weights as well
+refine          two-sided, then gradient steps on each block
+near            least squares with the largest ridge that costs little: weights stay close, proofs profit
+bounded         least squares, every row changes by at most half of its norm           (convex program)
+signs           least squares, weights keep their signs                                (convex program)
+norm            least squares, no row grows                                            (convex program)
+minimax         least squares, then the smallest largest deviation on calibration      (linear programs)
+batch_norm      weights stay, batch-norm statistics are measured again
+none            weights stay
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from provable.compensation.constrained import Constrained
+from provable.compensation.near_ridge import NearRidge
+from provable.compensation.ridge import Solver, fit_held_out
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A compensation.
+
+    Attributes:
+        solver: fits a layer; None: weights stay as they are.
+        producers: whether layers that produce removed channels are fitted, too.
+        polish: "refine", "minimax" or nothing: what follows each fit.
+        norms: whether batch-norm statistics are measured again.
+    """
+
+    solver: Solver | None = fit_held_out
+    producers: bool = False
+    polish: str = ""
+    norms: bool = False
+
+
+STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
+    {
+        "least_squares": Strategy(),
+        "two_sided": Strategy(producers=True),
+        "refine": Strategy(producers=True, polish="refine"),
+        "near": Strategy(NearRidge()),
+        "bounded": Strategy(Constrained(change=0.5)),
+        "signs": Strategy(Constrained(signs=True)),
+        "norm": Strategy(Constrained(norm=1.0)),
+        "minimax": Strategy(polish="minimax"),
+        "batch_norm": Strategy(None, norms=True),
+        "none": Strategy(None),
+    }
+)

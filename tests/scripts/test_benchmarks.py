@@ -1,0 +1,65 @@
+"""The benchmarks measure what they say: the right network, equal sizes, honest words about bounds."""
+
+import importlib.util
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from verify.network.read_export import trace
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a script by name."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def test_the_large_network_has_the_shape_of_resnet50(script) -> None:
+    module = script("bench_scale")
+    with torch.device("meta"):
+        model = module.resnet(64, module.BLOCKS)
+    assert sum(p.numel() for p in model.parameters()) == 25_557_032
+
+
+def test_a_small_case_is_measured(script) -> None:
+    module = script("bench_scale")
+    found = module.measure(module.Case(width=2, blocks=(1, 1), images=4, size=32, keep=0.7, threads=1))
+    assert found.kept <= 0.7
+    assert found.processor_seconds > 0.0
+    assert found.peak_gigabytes > 0.0
+
+
+def test_designs_are_compared_at_equal_size_on_held_out_images(script, monkeypatch) -> None:
+    module = script("bench_sampling")
+    torch.manual_seed(0)
+    layers = [layer for width in (6, 6, 6) for layer in (nn.Conv2d(6, width, 3, 1, 1), nn.ReLU())]
+    model = nn.Sequential(nn.Conv2d(2, 6, 3, 1, 1), nn.ReLU(), *layers, nn.Flatten(), nn.Linear(96, 3)).eval()
+    images = torch.randn(24, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(module, "LAYERS", (1,))
+    found = module.rows(trace(model, images[:1]), images, 0.5, 4)
+    assert [row.design for row in found] == list(module.ORDER)
+    by_design = {row.design: row for row in found}
+    for design in ("pivotal", "volume", "greedy"):
+        assert by_design[design].kept == 3
+    for row in found:
+        assert row.refitted < row.as_drawn
+        assert math.isfinite(row.bound)
+    assert by_design["pivotal"].quantity == "relative error e"
+    assert by_design["volume"].quantity == "loss"
+    assert module.shown(found).row_count == len(found)
