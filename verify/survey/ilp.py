@@ -48,7 +48,7 @@ class ILP(Algorithm):
             return replace(refuted, radius=local, radius_kind="region-local")
         if not linear_bounds(problem.network, problem.box).unstable():
             return _single_region(problem, maps[-1])
-        radius = float(problem.box.radius.min()) if np.isinf(local) else local
+        radius = float(problem.box.radius.max()) if np.isinf(local) else local  # the region holds none in the set
         words = "no violation in the linear region of the centre; nothing is said about other regions"
         return Result(Status.UNKNOWN, words, radius=radius, radius_kind="region-local")
 

@@ -34,19 +34,21 @@ class MIPVerify(Algorithm):
         """See `Algorithm.run`."""
         bounds = linear_bounds(problem.network, problem.box)
         margin, undecided, refuted = SOLVER * bounds.largest(), "", None
-        nearest = np.inf
+        least = np.inf
         for violation in problem.violations:
             encoding = _encoded(problem, violation, bounds)
             found = encoding.minimise(deadline)
             hit = problem.replay(encoding.input_of(found))
             if hit is not None:
                 refuted = refuted or hit
-                nearest = min(nearest, _distance(problem, encoding, deadline))
+                distance = _distance(problem, encoding, deadline)
+                undecided = undecided if np.isfinite(distance) else "a distance is not known"
+                least = min(least, distance)
             elif found.lower <= violation.margin() + margin:
                 undecided = doubt(found)
         if refuted is not None:
-            known = np.isfinite(nearest) and not undecided
-            return replace(refuted, radius=nearest, radius_kind="nearest") if known else refuted
+            known = np.isfinite(least) and not undecided
+            return replace(refuted, radius=least, radius_kind="nearest") if known else refuted
         return Result(Status.UNKNOWN, undecided) if undecided else Result(Status.HOLDS)
 
 

@@ -77,10 +77,10 @@ def case_set(seeds: range) -> list[Case]:
     found = []
     for index, kind in enumerate(_KINDS):
         for seed in seeds:
-            found += [random_case(100 * index + seed, kind, sizes) for sizes in SIZES.values()]
+            found.append(random_case(100 * index + seed, kind, SIZES[1 + seed % 2]))
             found.append(random_case(1000 + 100 * index + seed, kind, (3, 4, 1 + seed % 2)))
             found.append(random_case(2000 + 100 * index + seed, kind, SIZES[2 - seed % 2], polytope_input=True))
-    for seed in range(4 * len(seeds)):
+    for seed in range(3 * seeds.start, 3 * seeds.stop):
         found.append(random_case(3000 + seed, "half-space", (2, 4, 2), slack=(1.5, -0.3, 0.05)[seed % 3]))
         found.append(random_case(4000 + seed, "hyperrectangle", SIZES[1], slack=(1.5, -0.3, 0.05)[seed % 3]))
     return [case for case in found if case.clear]
