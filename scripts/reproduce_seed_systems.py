@@ -194,7 +194,7 @@ def _sparse(model: nn.Module, before: Network, data: reference.Reference, full: 
 def gsm(share: float) -> Outcome:
     model, network, data = start("mlp")
     optimizer = GSM(model.parameters(), lr=0.01, nonzero_ratio=0.1, weight_decay=5e-3)
-    fit(model, data.calibration, optimizer, int(9000 * share), rate=lambda done: 1.0 if done < 0.8 else 0.3)
+    fit(model, data.calibration, optimizer, int(12000 * share), rate=lambda done: 1.0 if done < 0.8 else 0.3)
     full = trace(model, torch.from_numpy(data.calibration.images[:1]))
     shares = optimizer.prune()
     found = _sparse(model, network, data, full, f"; per layer {', '.join(f'{s:.0%}' for s in shares)}")
@@ -205,8 +205,8 @@ def gsm(share: float) -> Outcome:
 @system("DPF")
 def dpf(share: float) -> Outcome:
     model, network, data = start("mlp")
-    steps = int(6000 * share)
-    pruner = DPF(model, sparsity=0.9, steps=steps // 2)
+    steps = int(9000 * share)
+    pruner = DPF(model, sparsity=0.9, steps=steps // 3)
     fit(model, data.calibration, torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4), steps,
         after=pruner.step, rate=cooled)  # fmt: skip
     model = pruner.finish()
@@ -219,7 +219,7 @@ def dpp(share: float) -> Outcome:
     steps = int(4500 * share)
     pruner = DPP(model, 10, "weight", steps, generator=torch.Generator().manual_seed(0))
     fit(model, data.calibration, torch.optim.Adam(model.parameters(), lr=3e-3), steps, after=pruner.step,
-        penalty=lambda: pruner.regulariser(1e-4), rate=cooled)  # fmt: skip
+        penalty=lambda: pruner.regulariser(1e-3), rate=cooled)  # fmt: skip
     sure, diverse = pruner.confidence(), pruner.diversity()
     model = pruner.finish()
     exact = all(int((m.weight != 0).sum(1).unique()) == 10 for m in model if isinstance(m, nn.Linear))
@@ -309,7 +309,7 @@ def adaptive(share: float) -> Outcome:
 def private(share: float) -> Outcome:
     model, network, data = start("cnn")
     pruned, residuals = prune_privately(model, Synthetic((1, 8, 8), 0.0, 1.0, levels=17), input_range=(0.0, 1.0),
-                                        connectivity=0.6, count=64, iterations=8)  # fmt: skip
+                                        connectivity=0.6, count=48, iterations=20, lr=5e-3)  # fmt: skip
     pruned.eval()
     example = torch.from_numpy(data.calibration.images[:1])
     alone = reference.accuracy(pruned, data.held_out)

@@ -35,6 +35,7 @@ def prepared() -> tuple[nn.Sequential, Adaptive]:
     return model, Adaptive(model, EXAMPLE, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rhos", "closed"),
     [((-3.0, 0.1, 1.0), (False, False)), ((0.5, -9.0, 9.0), (True, False)), ((0.0, 0.0, -1.0), (True, True))],
