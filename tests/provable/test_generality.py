@@ -169,6 +169,7 @@ def _runs_in_onnx_runtime(path: Path, x: np.ndarray, expected: np.ndarray) -> No
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_whole_heads_and_hidden_units_of_the_transformer_leave() -> None:
     result = compress(model_of("vit"), pictures(), keep={"parameters": 0.6}, scope="all")
     attention = [n for n in result.compact if n.op == "attention"]

@@ -47,7 +47,12 @@ class Fuse:
             raise Killed
 
 
-CASES = [("greedy", "refine"), ("volume", "two_sided"), ("pfp-sampled", "least_squares")]
+slow = pytest.mark.slow
+CASES = [
+    ("greedy", "refine"),
+    pytest.param("volume", "two_sided", marks=slow),
+    pytest.param("pfp-sampled", "least_squares", marks=slow),
+]
 
 
 def files(result, folder: Path) -> dict[str, bytes]:
@@ -79,7 +84,13 @@ def test_resumed_equals_uninterrupted(sketch, tmp_path: Path, monkeypatch, recip
 
 
 @pytest.mark.parametrize(
-    "change", [{"keep": {"flops": 0.7}}, {"generator": 6}, {"x": inputs(39)}, {"recipe": "greedy"}]
+    "change",
+    [
+        {"keep": {"flops": 0.7}},
+        pytest.param({"generator": 6}, marks=slow),
+        {"x": inputs(39)},
+        pytest.param({"recipe": "greedy"}, marks=slow),
+    ],
 )
 def test_a_changed_setting_starts_afresh_and_says_so(sketch, tmp_path: Path, change: dict) -> None:
     network, options = residual(sketch), {"keep": {"flops": 0.6}, "recipe": "volume", "generator": 5}
