@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("interrupted: nothing was established and nothing was written", file=sys.stderr)
+        print("interrupted: nothing was established; only a --resume file keeps what was searched", file=sys.stderr)
         return UNKNOWN
     except MemoryError:
         print("unknown: out of memory; nothing was established", file=sys.stderr)
