@@ -292,8 +292,11 @@ def adaptive(share: float) -> Outcome:
     example = torch.from_numpy(data.calibration.images[:1])
     fit(model, data.calibration, torch.optim.Adam(model.parameters(), lr=3e-3), steps, rate=cooled)
     before = trace(model, example)
-    pruner = Adaptive(model, example, 0.45, lam=5.0, blocks_l1=0.05)
-    fit(model, data.calibration, torch.optim.Adam(model.parameters(), lr=5e-3), steps, penalty=pruner.penalty,
+    pruner = Adaptive(model, example, 0.45, lam=30.0, blocks_l1=0.05)
+    shares = [s.rho for s in pruner.shares.values()]
+    others = [p for p in model.parameters() if all(p is not rho for rho in shares)]
+    optimizer = torch.optim.Adam([{"params": others}, {"params": shares, "lr": 0.03}], lr=5e-3)
+    fit(model, data.calibration, optimizer, steps, penalty=pruner.penalty,
         after=pruner.step, rate=cooled)  # fmt: skip
     counts = ", ".join(f"{s.count()}" for s in pruner.shares.values())
     model = pruner.finish(slack=0.05)
