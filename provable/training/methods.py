@@ -51,4 +51,10 @@ METHODS = (
         reference="design of this project, after an abstract whose paper was not identified", cost=_COST,
         use="provable.training.Adaptive",
     ),
+    Method(
+        name="privacy-admm", summary="pattern and connectivity pruning on synthetic inputs", granularity="kernel",
+        when="after training", criterion="learned gates and regularisers", data="synthetic", recovery="fine-tune",
+        guarantee="sparsity", reference="Gong et al. 2020, arXiv 2003.06513", cost="ADMM per layer",
+        use="provable.training.private_admm.prune_privately",
+    ),
 )  # fmt: skip

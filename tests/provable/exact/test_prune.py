@@ -64,14 +64,15 @@ def test_stable_elements_hold_on_samples(sketch, seed: int, radius: float, piece
         assert (values[name][:, known.active] > 0.0).all()
 
 
-@FEW
-@given(seed=st.integers(0, 10**6), radius=st.sampled_from([0.1, 0.5]))
-def test_more_pieces_decide_no_fewer_elements(sketch, seed: int, radius: float) -> None:
-    network = perceptron(sketch, (3, 10, 10, 2), seed)
-    box = box_around(network, seed, radius)
-    one, many = (stable_elements(network, [box], pieces=count) for count in (1, 16))
-    decided = [sum(int((k.inactive | k.active).sum()) for k in s.values()) for s in (one, many)]
-    assert decided[1] >= decided[0]
+def test_more_pieces_decide_more_elements_on_the_whole(sketch) -> None:
+    """Not for every network: bounds are not monotone under splitting."""
+    decided = [0, 0]
+    for seed in range(20):
+        network = perceptron(sketch, (3, 10, 10, 2), seed)
+        for which, count in enumerate((1, 16)):
+            found = stable_elements(network, [box_around(network, seed, 0.5)], pieces=count)
+            decided[which] += sum(int((k.inactive | k.active).sum()) for k in found.values())
+    assert decided[1] > decided[0]
 
 
 @FEW
