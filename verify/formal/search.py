@@ -34,6 +34,9 @@ RESERVE = 2.0**-16  # leaves are pushed this far below epsilon, so that an audit
 ATTACK_SHARE = 0.15  # of the time
 MANY_INPUTS = 64  # from here on splitting gains little, and boxes are bounded backward at once
 PATIENCE = 256  # sub-boxes bounded by zonotopes before the search turns to backward bounds
+WORTH = 2.5  # backward bounds cost what splitting does that improves zonotopes by about this factor
+MOST_GAIN = 100.0
+ASK_AGAIN = 8  # rounds between two trials of backward bounds where they were not worth their time
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Search:
     chunk: int = 1
     speed: float = 64.0
     exhausted: bool = False
+    gain: float = math.inf  # zonotope over backward bound, median of late
+    rounds: int = 0
     forest: Forest = field(init=False)
     pair: Pair = field(init=False)
 
@@ -100,6 +105,7 @@ class Search:
             self._bound(nodes[np.isinf(self.forest.own[nodes])])
             if self._turned:
                 self._sharpen(nodes)
+            self.rounds += 1
             self.speed = max(1.0, len(nodes) / max(time.monotonic() - began, 1e-6))
             if self.progress is not None:
                 self.progress(self.elapsed(), self.forest.bound(), self.lower, len(self.forest.leaves()))
@@ -119,8 +125,11 @@ class Search:
     @property
     def _turned(self) -> bool:
         """The search bounds backward what zonotopes leave open."""
-        patient = self.bounded < PATIENCE and self.boxes[0].dimension < MANY_INPUTS
-        return self.sharper is not None and self.symbols > 0 and not patient
+        if self.sharper is None or self.symbols == 0:
+            return False
+        if self.boxes[0].dimension >= MANY_INPUTS:
+            return True
+        return self.bounded >= PATIENCE and (self.gain >= WORTH or self.rounds % ASK_AGAIN == 0)
 
     @property
     def _rooted(self) -> bool:
@@ -219,7 +228,15 @@ class Search:
                 lower, upper = self.sharper.bounds(low, high, seconds=left, started=time.monotonic())
             except (MemoryError, OverflowError):
                 continue
-            self.forest.sharpen(part, torch.maximum(-lower, upper).numpy())
+            found = torch.maximum(-lower, upper).numpy()
+            self._learn(self.forest.own[part], found.max(axis=1))
+            self.forest.sharpen(part, found)
+
+    def _learn(self, before: Floats, after: Floats) -> None:
+        """How much better backward bounds are, a moving average of medians; beyond 100 it does not matter."""
+        with np.errstate(all="ignore"):
+            gain = float(np.median(np.nan_to_num(before / after, nan=MOST_GAIN).clip(0.0, MOST_GAIN)))
+        self.gain = gain if self.gain == math.inf else 0.5 * (self.gain + gain)
 
     def _bounds(self, low: Tensor, high: Tensor) -> Bounds:
         deadline = self.started + self.timeout if self.symbols else math.inf  # intervals are quick
