@@ -83,7 +83,7 @@ def test_every_form_contains_the_exact_value(attacks: ModuleType, kind: str, see
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     kind=st.sampled_from(["dense", "residual", "conv", "max_pool", "batch_norm", "average_pool", "shortcut"]),
     seed=seeds,
