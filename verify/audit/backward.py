@@ -6,6 +6,8 @@ the first ReLU to the last; the forms of the pair say what is known before. All 
 Theory notes: backward_pair.md, exact_audit.md.
 """
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
 from verify.audit.descent import Descent, Pending, columns, curved, three
@@ -15,6 +17,7 @@ from verify.audit.rules import Bounds, sharpened
 from verify.audit.transposed import Pair
 
 COLUMN_BYTES = 2**24  # size of the coefficients that are carried together
+Further = Callable[[Index, float], Mapping[int, Pending]]
 START_BITS = 30  # coefficients 1 and -1 have this many digits behind the point, so that slopes do not round them away
 
 
@@ -23,19 +26,25 @@ class Backward:
 
     def __init__(self, pair: Pair, x: Form, known: list[Bounds]) -> None:
         self.pair, self.x, self.known = pair, x, known
+        self.mixed: dict[int, Mask] = {}
 
     def differences(self, position: int) -> tuple[Array, Array, int]:
-        """Bounds of D at a position in units of 2^exponent."""
+        """Bounds of D at a position in units of 2^exponent; `known` is sharpened on the way."""
         for n, stage in enumerate(self.pair.stages[:position], start=1):
             source = stage.inputs[0]
             if stage.step.kind == "relu" and self.known[source].d is not None:
                 if not self.pair.straight[source]:
                     self.known[source] = self._sharpened(source)
                 if stage.aligned:
-                    self.known[n] = sharpened(_rectified(self.known[source], self.known[n]), self.pair.kept(n))
+                    self.known[n] = sharpened(rectified(self.known[source], self.known[n]), self.pair.kept(n))
         everything = np.ones((self.pair.sizes[position][1], self.x.rem.shape[1]), dtype=bool)
         b = self._better(position, self.known[position], "d", everything, short=True)
-        b = self._better(position, b, "d", everything)
+        return self.from_input(position, b)
+
+    def from_input(self, position: int, b: Bounds, further: Further | None = None) -> tuple[Array, Array, int]:
+        """Bounds of D at a position by descents to the input, or those of b where they are better."""
+        everything = np.ones((self.pair.sizes[position][1], self.x.rem.shape[1]), dtype=bool)
+        b = self._better(position, b, "d", everything, further=further)
         _, _, (low, high) = three(b)
         return low, high, b.unit
 
@@ -54,23 +63,28 @@ class Backward:
         open_ = curved((z[0][kept], z[1][kept])) | curved(y)
         return sharpened(self._better(source, b, "d", open_), kept)
 
-    def _better(self, source: int, b: Bounds, part: str, wanted: Mask, short: bool = False) -> Bounds:
+    def _better(
+        self, source: int, b: Bounds, part: str, wanted: Mask, short: bool = False, further: Further | None = None
+    ) -> Bounds:
         """Bounds of the elements of z, y or D that any leaf wants, the others as they were."""
         index = np.flatnonzero(wanted.any(axis=1))
         if not len(index):
             return b
         low, high = (end.copy() for end in getattr(b, part))
-        upper, exponent = self._bound(source, part, index, 1.0, short)
+        upper, exponent = self._bound(source, part, index, 1.0, short, further)
         high[index] = np.minimum(high[index], np.ceil(upper * power(exponent - b.unit)))
-        negated, exponent = self._bound(source, part, index, -1.0, short)
+        negated, exponent = self._bound(source, part, index, -1.0, short, further)
         low[index] = np.maximum(low[index], -np.ceil(negated * power(exponent - b.unit)))
         ends = {"z": b.z, "y": b.y, "d": b.d, part: (low, high)}
         return Bounds(b.unit, ends["z"] or b.z, ends["y"], ends["d"])
 
-    def _bound(self, position: int, part: str, index: Index, sign: float, short: bool = False) -> tuple[Array, int]:
+    def _bound(
+        self, position: int, part: str, index: Index, sign: float, short: bool, further: Further | None
+    ) -> tuple[Array, int]:
         """Upper bounds (elements, leaves) of sign times some elements of z, y or D, and their exponent.
 
-        `short`: not from the input, but from the results of the last ReLU before.
+        `short`: not from the input, but from the results of the last ReLU before. `further`: coefficients of earlier
+        values that may be added to those functions.
         """
         leaves = self.x.rem.shape[1]
         size = self.pair.sizes[position][0 if part == "z" else 1]
@@ -81,12 +95,14 @@ class Backward:
             body = np.zeros((size, len(some), leaves))
             body[some, np.arange(len(some))] = sign * power(START_BITS)
             start = Pending(**{part: [columns(-START_BITS, body)]})
-            found.append(Descent(self.pair, self.x, self.known, (len(some), leaves), short).bound(position, start))
+            more = further(some, sign) if further is not None else {}
+            descent = Descent(self.pair, self.x, self.known, (len(some), leaves), short, self.mixed)
+            found.append(descent.bound(position, start, more))
         unit = min(exponent for _, exponent in found)
         return np.concatenate([values * power(exponent - unit) for values, exponent in found]), unit
 
 
-def _rectified(argument: Bounds, b: Bounds) -> Bounds:
+def rectified(argument: Bounds, b: Bounds) -> Bounds:
     """Bounds of the results of a ReLU, from those of its arguments: it is monotone and moves no two numbers apart."""
     scale = power(argument.unit - b.unit)
     z, y, d = three(argument)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -15,7 +15,48 @@ MAX_DEPTH = 10_000
 MAX_INPUTS = 2**20
 _SEAL = re.compile(rb' "seal": "([0-9a-f]{64})"\n}\n\Z')
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
+MAX_DECISIONS = 256
 _SPLIT = re.compile(r"(0|[1-9]\d{0,6}):(-?[1-9]\d{0,40}|0)p(-?[1-9]\d{0,3}|0)", re.ASCII)
+
+_DECISION = re.compile(r"([zy])([1-9]\d{0,5})/(0|[1-9]\d{0,8})", re.ASCII)
+_MULTIPLIER = re.compile(r"([+-])(0|[1-9]\d{0,6})@(0|[1-9]\d{0,2})=([1-9]\d{0,10})p(-?[1-9]\d{0,3}|0)", re.ASCII)
+
+Box = tuple[tuple[Fraction, Fraction], ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The sign of one element of a value: at most 0, or at least 0 where `positive`.
+
+    Attributes:
+        compact: whether the value is the compact network's. position: number of the value, 0 is the input.
+    """
+
+    compact: bool
+    position: int
+    element: int
+    positive: bool
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """mantissa 2^exponent times a decided value, in the bound of an output (of compact - original where `negative`)."""
+
+    negative: bool
+    output: int
+    decision: int
+    mantissa: int
+    exponent: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A leaf: the inputs of a box for which all decisions hold. `number` counts boxes, which parts may share."""
+
+    box: Box
+    number: int
+    decisions: tuple[Decision, ...] = ()
+    multipliers: tuple[Multiplier, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,7 +78,7 @@ class Claim:
     compact: NetworkClaim
     inputs: int
     outputs: int
-    boxes: tuple[tuple[tuple[Fraction, Fraction], ...], ...]
+    boxes: tuple[Box, ...]
     epsilon: Fraction
     epsilon_text: str
     float32: bool
@@ -143,30 +184,70 @@ def _evidence(value: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return tuple(trees), tuple(leaves)
 
 
-def walk(tree: str, box: tuple[tuple[Fraction, Fraction], ...]) -> Iterator[tuple[tuple[Fraction, Fraction], ...]]:
-    """The boxes of the leaves of a tree in preorder: closed halves of closed boxes, so that together they cover `box`.
+def walk(tree: str, box: Box) -> Iterator[Part]:
+    """The leaves of a tree in preorder.
 
-    A tree is a sequence of items set apart by one blank: `.` is a leaf, `DpE...` a split, written dimension:MpE, at
-    M 2^E strictly inside the box it cuts (M odd, or 0p0), followed by its low and its high half.
+    A tree is a sequence of items set apart by one blank. `.` is a leaf. `DpE...` a split, written dimension:MpE, at
+    M 2^E strictly inside the box it cuts (M odd, or 0p0), followed by its low and its high half, both closed. `zN/I` or
+    `yN/I` decides the sign of element I of value N of the original or the compact network, and is followed by the part
+    where it is at most 0 and the part where it is at least 0. So the leaves together cover `box`. Under a decision
+    there is no split, and a leaf may have multipliers.
 
     Raises:
         Malformed: another item, a split outside its box, or too few or too many items.
     """
-    pending = [box]
+    pending = [Part(box, 0)]
+    boxes = 0
     for item in tree.split(" "):
         require(bool(pending), "a tree goes on behind its end")
         here = pending.pop()
-        if item == ".":
-            yield here
-            continue
-        split = _SPLIT.fullmatch(item)
-        require(split is not None, f"tree item {item[:60]!r}")
-        dimension, mantissa, exponent = (int(g) for g in split.groups())  # type: ignore[union-attr]
-        require(mantissa % 2 == 1 or (mantissa, exponent) == (0, 0), f"tree item {item!r} is not in lowest terms")
-        require(dimension < len(box), f"tree item {item!r}: there are {len(box)} coordinates")
-        at, (low, high) = mantissa * Fraction(2) ** exponent, here[dimension]
-        require(low < at < high, f"tree item {item!r} does not cut its box strictly inside")
-        require(len(pending) < MAX_DEPTH, f"a tree is deeper than {MAX_DEPTH}")
-        pending.append((*here[:dimension], (at, high), *here[dimension + 1 :]))
-        pending.append((*here[:dimension], (low, at), *here[dimension + 1 :]))
+        if item.startswith("."):
+            yield here if item == "." else replace(here, multipliers=_multipliers(item[1:], len(here.decisions)))
+        elif item[:1] in ("z", "y"):
+            pending += reversed(_decided(item, here))
+        else:
+            require(not here.decisions, f"tree item {item[:60]!r} under a decision")
+            low, high = _halves(item, here.box)
+            boxes += 2
+            pending += [Part(high, boxes), Part(low, boxes - 1)]
+        require(len(pending) <= MAX_DEPTH, f"a tree is deeper than {MAX_DEPTH}")
     require(not pending, "a tree ends too early: part of the domain is not covered")
+
+
+def _halves(item: str, box: Box) -> tuple[Box, Box]:
+    """The low and the high half of a box."""
+    split = _SPLIT.fullmatch(item)
+    require(split is not None, f"tree item {item[:60]!r}")
+    dimension, mantissa, exponent = (int(g) for g in split.groups())  # type: ignore[union-attr]
+    require(mantissa % 2 == 1 or (mantissa, exponent) == (0, 0), f"tree item {item!r} is not in lowest terms")
+    require(dimension < len(box), f"tree item {item!r}: there are {len(box)} coordinates")
+    at, (low, high) = mantissa * Fraction(2) ** exponent, box[dimension]
+    require(low < at < high, f"tree item {item!r} does not cut its box strictly inside")
+    before, after = box[:dimension], box[dimension + 1 :]
+    return (*before, (low, at), *after), (*before, (at, high), *after)
+
+
+def _decided(item: str, here: Part) -> list[Part]:
+    """The parts where a value is at most 0 and where it is at least 0."""
+    decision = _DECISION.fullmatch(item)
+    require(decision is not None, f"tree item {item[:60]!r}")
+    network, position, element = decision.groups()  # type: ignore[union-attr]
+    require(len(here.decisions) < MAX_DECISIONS, f"more than {MAX_DECISIONS} decisions above a leaf")
+    return [
+        Part(here.box, here.number, (*here.decisions, Decision(network == "y", int(position), int(element), positive)))
+        for positive in (False, True)
+    ]
+
+
+def _multipliers(text: str, decisions: int) -> tuple[Multiplier, ...]:
+    """The multipliers of a leaf under some decisions."""
+    found = []
+    for entry in text.split(";"):
+        match = _MULTIPLIER.fullmatch(entry)
+        require(match is not None, f"multiplier {entry[:60]!r}")
+        sign, *numbers = match.groups()  # type: ignore[union-attr]
+        one = Multiplier(sign == "-", *(int(n) for n in numbers))
+        require(one.decision < decisions, f"multiplier {entry!r}: there are {decisions} decisions above the leaf")
+        found.append(one)
+    require(len({(m.negative, m.output, m.decision) for m in found}) == len(found), "a multiplier is given twice")
+    return tuple(found)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
-from itertools import islice
+from itertools import groupby, islice
 from math import floor, prod
 from pathlib import Path
 
@@ -17,12 +17,13 @@ import numpy as np
 
 from verify.audit import rounding
 from verify.audit.backward import Backward
-from verify.audit.certificate import Certificate, Claim, NetworkClaim, read_certificate, walk
+from verify.audit.certificate import Box, Certificate, Claim, NetworkClaim, Part, read_certificate, walk
 from verify.audit.exact import FORM_BITS, LARGEST, Array, Index, Mask, Memory, Refuted, Resource, power, self_test
 from verify.audit.files import read_file, sha256
 from verify.audit.form import CENTRE, Form, check_memory
 from verify.audit.lift import Stage, stages_alone, stages_of_pair
 from verify.audit.onnx_file import read_onnx
+from verify.audit.parts import bounds_of_parts
 from verify.audit.planes import Inconsistent
 from verify.audit.program import Malformed, Program, Unsupported
 from verify.audit.rules import Bounds, Symbols, Values, bounds_of, difference, propagate
@@ -41,7 +42,6 @@ LIMITS = {
     "or by a runtime that changes the constants of the networks",
 }
 CHUNK_BYTES = 2**22  # leaves are proved together while their forms fit the processor's cache
-Box = tuple[tuple[Fraction, Fraction], ...]
 
 
 class Verdict(Enum):
@@ -221,7 +221,7 @@ class _Prover:
             self.backward = Pair(self.pair or [], certificate.claim.inputs, self.float32)
         self.alone = [] if self.pair is not None else [stages_alone(original), stages_alone(compact)]
 
-    def prove(self, leaves: Iterator[Box], root: Box, place: str) -> int:
+    def prove(self, leaves: Iterator[Part], root: Box, place: str) -> int:
         """Prove the claim on every leaf; the number of leaves.
 
         Raises:
@@ -229,27 +229,51 @@ class _Prover:
         """
         grid, done = InputGrid(root), 0
         together = max(1, min(128, CHUNK_BYTES // (8 * self.widest * (self.widest + len(root)))))
-        while chunk := list(islice(leaves, together)):
-            self._prove_some(chunk, grid, place, done)
-            done += len(chunk)
+        for number, parts in groupby(leaves, key=lambda part: part.number if part.decisions else None):
+            prove_some = self._prove_some if number is None else self._parts_of_box(grid)
+            while chunk := list(islice(parts, together)):
+                prove_some(chunk, grid, place, done)
+                done += len(chunk)
         return done
 
-    def _prove_some(self, boxes: list[Box], grid: "InputGrid", place: str, first: int) -> None:
+    def _prove_some(self, leaves: list[Part], grid: "InputGrid", place: str, first: int) -> None:
         """Prove some leaves together, or in two halves where that needs too much memory."""
         try:
-            x = grid.form(boxes)
-            known: list[Bounds] = []
-            enclosure = self._enclosure(x, known)
-            if self.backward is not None:
-                enclosure = self._sharpened(x, enclosure, known)
+            enclosure, _ = self._bounded(grid.form([leaf.box for leaf in leaves]))
         except Memory:
-            if len(boxes) == 1:
+            if len(leaves) == 1:
                 raise
-            half = len(boxes) // 2
-            self._prove_some(boxes[:half], grid, place, first)
-            self._prove_some(boxes[half:], grid, place, first + half)
+            half = len(leaves) // 2
+            self._prove_some(leaves[:half], grid, place, first)
+            self._prove_some(leaves[half:], grid, place, first + half)
             return
         self._compare(enclosure, place, first)
+
+    def _bounded(self, x: Form) -> tuple[_Enclosure, list[Bounds]]:
+        """The deviation on the boxes of x, and what is known of every value on those that were hard."""
+        known: list[Bounds] = []
+        enclosure = self._enclosure(x, known)
+        return (enclosure, known) if self.backward is None else self._sharpened(x, enclosure, known)
+
+    def _parts_of_box(self, grid: "InputGrid") -> Callable[[list[Part], "InputGrid", str, int], None]:
+        """How to prove the parts of one box, on which decisions are made."""
+        of_box: list[tuple[Form, _Enclosure, list[Bounds]]] = []  # once there is a part
+
+        def prove_parts(parts: list[Part], grid: InputGrid, place: str, first: int) -> None:
+            if self.backward is None:
+                raise Refuted(f"{place}, leaf {first}: the rule does not know decisions")
+            if not of_box:
+                x = grid.form([parts[0].box])
+                of_box.append((x, *self._bounded(x)))
+            x, enclosure, known = of_box[0]
+            if not self._output_is_paired(np.arange(len(enclosure.low))):
+                raise Refuted(f"{place}, leaf {first}: decisions need outputs that belong together")
+            low, high, exponent = bounds_of_parts(self.backward, x, known, parts, self.ends[0])
+            one = np.ones(len(parts))
+            whole = _Enclosure(enclosure.low * one, enclosure.high * one, enclosure.exponent)
+            self._compare(whole.joined(_Enclosure(low, high, exponent)), place, first)
+
+        return prove_parts
 
     def _compare(self, enclosure: _Enclosure, place: str, first: int) -> None:
         """Every output of every leaf, on both sides."""
@@ -263,11 +287,11 @@ class _Prover:
             )
         self.bound = max(self.bound, enclosure.largest)
 
-    def _sharpened(self, x: Form, enclosure: _Enclosure, known: list[Bounds]) -> _Enclosure:
-        """Where forms do not prove the claim: bounds from the output backward as well."""
+    def _sharpened(self, x: Form, enclosure: _Enclosure, known: list[Bounds]) -> tuple[_Enclosure, list[Bounds]]:
+        """Where forms do not prove the claim: bounds from the output backward as well, and what they rest on."""
         open_leaves = np.flatnonzero(~enclosure.within(self.epsilon).all(axis=0))
         if self.backward is None or not len(open_leaves) or not self._output_is_paired(np.arange(len(enclosure.low))):
-            return enclosure
+            return enclosure, known
         some = Form(x.exponent, x.blocks, x.body[:, :, open_leaves], x.rem[:, open_leaves])
         known = [b.some(open_leaves) for b in known]
         low, high, exponent = Backward(self.backward, some, known).differences(self.ends[0])
@@ -275,7 +299,7 @@ class _Prover:
         lows, highs = (a * power(enclosure.exponent - unit) for a in (enclosure.low, enclosure.high))
         lows[:, open_leaves] = np.maximum(lows[:, open_leaves], low * power(exponent - unit))
         highs[:, open_leaves] = np.minimum(highs[:, open_leaves], high * power(exponent - unit))
-        return _Enclosure(lows, highs, unit)
+        return _Enclosure(lows, highs, unit), known
 
     def _note(self, known: list[Bounds]) -> Callable[[Values], None]:
         """What to do with every value: nothing, or keep its bounds for the descents."""

@@ -11,7 +11,7 @@ count. In float32 every step pays for what its execution may round.
 Theory notes: backward_pair.md, exact_audit.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,14 +41,26 @@ class Pending:
 class Descent:
     """One substitution, from a value to the input."""
 
-    def __init__(self, pair: Pair, x: Form, known: Sequence[Bounds], shape: tuple[int, int], short: bool) -> None:
-        self.pair, self.x, self.known, self.short = pair, x, known, short
+    def __init__(
+        self,
+        pair: Pair,
+        x: Form,
+        known: Sequence[Bounds],
+        shape: tuple[int, int],
+        short: bool,
+        mixed: Mapping[int, Mask],
+    ) -> None:
+        self.pair, self.x, self.known, self.short, self.mixed = pair, x, known, short, mixed
         self.zero = np.zeros(shape)
         self.pending: dict[int, Pending] = {}
         self.found: Parts = []
 
-    def bound(self, position: int, start: Pending) -> tuple[Array, int]:
-        """Upper bounds (R, L) of the functions and their exponent."""
+    def bound(self, position: int, start: Pending, further: Mapping[int, Pending]) -> tuple[Array, int]:
+        """Upper bounds (R, L) of the functions and their exponent.
+
+        `further`: coefficients of values before `position`, which the functions have as well.
+        """
+        self.pending.update(further)
         self.pending[position] = start
         for n in range(position, 0, -1):
             here = self.pending.pop(n, None)
@@ -180,7 +192,7 @@ class Descent:
         own = self._line(z, b.z, b.unit)
         if d is not None:
             kept = self.pair.kept(source)
-            over, d = self._planes(d, b, kept)
+            over, d = self._planes(d, b, kept, self.mixed.get(source))
             own = self._sum([f for f in (own, over.take(_inverse(kept, self.pair.sizes[source][0]))) if f is not None])
         self._hand(source, z=own, d=d)
         self._hand(other, y=self._line(y, c.y, c.unit))
@@ -196,13 +208,14 @@ class Descent:
         self._offset(np.maximum(form.body, 0.0), height, form.exponent + unit - SLOPE_BITS)
         return self._scaled(form, t, s)
 
-    def _planes(self, form: Form, b: Bounds, kept: Index) -> tuple[Form, Form]:
+    def _planes(self, form: Form, b: Bounds, kept: Index, mixed: Mask | None) -> tuple[Form, Form]:
         """Coefficients of z[kept] and of D."""
         z, y, d = three(b)
         ends = [a for pair in ((z[0][kept], z[1][kept]), y, d) for a in pair]
         shape = ends[0].shape
         low_a, low_b, bottom, high_a, high_b, top = (
-            row.reshape(shape) for row in two_planes([a.reshape(-1) for a in ends])
+            row.reshape(shape)
+            for row in two_planes([a.reshape(-1) for a in ends], None if mixed is None else mixed.reshape(-1))
         )
         exponent = form.exponent + b.unit - SLOPE_BITS
         self._offset(np.maximum(form.body, 0.0), top, exponent)

@@ -65,12 +65,12 @@ def vertices(lz: Array, uz: Array, ly: Array, uy: Array, dl: Array, du: Array) -
     return z, d, inside
 
 
-def two_planes(ends: Sequence[Array]) -> Array:
+def two_planes(ends: Sequence[Array], mixed: Mask | None = None) -> Array:
     """Slopes and offset of a lower and of an upper plane, each the candidate that is tightest mid-region.
 
     `ends` are vectors lz, uz, ly, uy, dl, du. Rows of the result: a, b, offset of the lower plane, then of the upper
     one; slopes in units of 1/ONE, offsets in units of the bounds over ONE. Where both ReLUs are linear, so are both
-    planes, exactly.
+    planes, exactly; but where they are `mixed`, one open and one shut, the planes are 0 and D.
     """
     lz, uz, ly, uy, dl, du = ends
     z, d, inside = vertices(*ends)
@@ -84,5 +84,8 @@ def two_planes(ends: Sequence[Array]) -> Array:
     middle = 0.5 * (a * (lz + uz) + b * (dl + du))
     linear = ((lz >= 0) | (uz <= 0)) & ((ly >= 0) | (uy <= 0))  # then candidate 6, s_z z - s_y y, is exact
     low, high = (np.where(linear, 6, n) for n in (np.argmax(middle + bottom, axis=0), np.argmin(middle + top, axis=0)))
+    if mixed is not None:
+        falls, rises = mixed & (uz <= 0) & (ly >= 0), mixed & (lz >= 0) & (uy <= 0)  # candidates 0 and 1 are 0 and D
+        low, high = (np.where(falls, f, np.where(rises, r, n)) for n, f, r in ((low, 1, 0), (high, 0, 1)))
     at = np.arange(len(lz))
     return np.stack([a[low, at], b[low, at], bottom[low, at], a[high, at], b[high, at], top[high, at]])

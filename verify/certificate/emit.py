@@ -87,6 +87,7 @@ def emit_certificate(
         tuple(trees),
         arithmetic,
         prover,
+        {step.name: number for number, step in enumerate(first.steps, start=1)},
     )
     write_atomically(Path(path), sealed(encode(record)))
     return record

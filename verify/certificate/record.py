@@ -3,13 +3,13 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 from verify.errors import CertificateError
 from verify.spec.box import Box
-from verify.spec.deviation import Leaf, Split, Tree, count_leaves, preorder
+from verify.spec.deviation import Leaf, Multiplier, Split, Tree, count_leaves, preorder
 
 FORMAT, VERSION = "provable-pruning deviation certificate", 0
 NOT_ESTABLISHED = {
@@ -59,7 +59,8 @@ class DeviationRecord:
         boxes: the domain, a union of boxes. epsilon: the bound, exact.
         lift: correspondences of the values that shrank; None for the rule "separate".
         rule, parameters: name of the bound rule and its parameters.
-        trees: one tree of splits per box.
+        trees: one tree of splits and decisions per box.
+        positions: name of a value of the original -> its number, 0 for the input; of all that trees decide.
         arithmetic: "real", or "float32" for float32 executions on float32 inputs.
         prover: who made it, free text, never trusted.
     """
@@ -76,6 +77,7 @@ class DeviationRecord:
     trees: tuple[Tree, ...]
     arithmetic: str = "real"
     prover: Mapping[str, str] | None = None
+    positions: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def not_established(self) -> tuple[str, ...]:
@@ -123,9 +125,27 @@ def dyadic(value: Fraction) -> str:
     return f"{mantissa}p{exponent if mantissa else 0}"
 
 
-def tree_text(tree: Tree) -> str:
-    """A tree in preorder: ``.`` for a leaf, ``dimension:MpE`` for a split, set apart by blanks."""
-    return " ".join("." if isinstance(n, Leaf) else f"{n.dimension}:{dyadic(n.at)}" for n in preorder(tree))
+def tree_text(tree: Tree, positions: Mapping[str, int] | None = None) -> str:
+    """A tree in preorder, its items set apart by blanks: see section 5 of SPEC.md.
+
+    Raises:
+        CertificateError: a decision about a value without a number.
+    """
+    return " ".join(_item(node, positions or {}) for node in preorder(tree))
+
+
+def _item(node: Tree, positions: Mapping[str, int]) -> str:
+    if isinstance(node, Leaf):
+        return "." + ";".join(_multiplier(m) for m in node.multipliers)
+    if isinstance(node, Split):
+        return f"{node.dimension}:{dyadic(node.at)}"
+    if node.value not in positions:
+        raise CertificateError(f"a decision about value {node.value!r}, which the auditor's reading does not have")
+    return f"{'y' if node.compact else 'z'}{positions[node.value]}/{node.element}"
+
+
+def _multiplier(m: Multiplier) -> str:
+    return f"{'-' if m.negative else '+'}{m.output}@{m.decision}={dyadic(m.value)}"
 
 
 def encode(record: DeviationRecord) -> Iterator[str]:
@@ -143,7 +163,7 @@ def encode(record: DeviationRecord) -> Iterator[str]:
     yield text[:-2] + ',\n "evidence": [\n'
     for i, tree in enumerate(record.trees):
         separator = ",\n" if i + 1 < len(record.trees) else "\n"
-        yield f'  {{"leaves": {count_leaves(tree)}, "tree": "{tree_text(tree)}"}}{separator}'
+        yield f'  {{"leaves": {count_leaves(tree)}, "tree": "{tree_text(tree, record.positions)}"}}{separator}'
     yield " ],\n"
 
 

@@ -152,7 +152,7 @@ def _result(search: Search, lift: Lift | None, whole: float | None) -> Deviation
     """The record of what is established now."""
     cover = search.forest.cover()
     upper = float(cover[: search.forest.roots].max())
-    trees, leaves = search.forest.trees(upper)
+    trees, leaves = search.forest.trees(upper, search.name)
     per_output = np.minimum(search.forest.per_output[leaves].max(axis=0), upper)
     verdict = Verdict.REFUTED if search.goal.refuted(search.lower) else Verdict.UNKNOWN
     if verdict is Verdict.UNKNOWN and search.goal.proved(upper):

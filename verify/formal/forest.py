@@ -2,9 +2,12 @@
 
 A node's own bound holds on its sub-box; every ancestor's bound holds there too. The forest's bound is the best
 that the nodes support, cover(node) = min(own, max(cover(low), cover(high))), so a split never worsens it.
+
+Under a sub-box the signs of values inside the networks may be decided instead: such nodes keep the sub-box, called
+their base, and the list of decisions (`verify.formal.backward.phases`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -12,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verify.spec.box import Box
-from verify.spec.deviation import Leaf, Split, Tree
+from verify.spec.deviation import Decision, Leaf, Multiplier, Split, Tree
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
+Namer = Callable[[int], tuple[str, bool, int]]
 
 REMEMBERED = 4  # inputs whose influence a node keeps
+SUFFICES = 2.0**-10  # the room that an auditor's own rounding may need
 _GRID_BITS = 7  # splits lie on a dyadic grid of at least 2^-8 of the interval, so that they are short numbers
 
 
@@ -56,6 +61,11 @@ class Forest:
         self.split_at = np.zeros(n)
         self.stuck = np.zeros(n, dtype=bool)
         self.sharp = np.zeros(n, dtype=bool)  # bounded backward as well
+        self.wish = np.zeros(n, dtype=np.int64)  # number of the value whose sign to decide next, 0 for none
+        self.decided: dict[int, tuple[int, ...]] = {}  # node -> numbers of values, negative where at most zero
+        self.base: dict[int, int] = {}  # node with decisions -> its sub-box
+        self.whole: dict[int, int] = {}  # node with decisions -> its parent
+        self.multipliers: dict[int, Floats] = {}  # node -> (2 outputs, decisions)
 
     def record(self, nodes: Index, found: Found) -> None:
         """Note the bounds found on some nodes."""
@@ -115,6 +125,23 @@ class Forest:
             self.influence[half, rank] *= 0.5  # until its own influence is known
         return fine, lows
 
+    def decide(self, nodes: Index) -> Index:
+        """Set leaves apart by the signs of the values that they wish to decide; the numbers of the low halves."""
+        lows = self._grow(2 * len(nodes)) + 2 * np.arange(len(nodes))
+        self.child[nodes], self.split_dimension[nodes] = lows, -self.wish[nodes]
+        for half, sign in ((lows, -1), (lows + 1, 1)):
+            self.lower[half], self.upper[half] = self.lower[nodes], self.upper[nodes]
+            self.own[half], self.effective[half] = np.inf, self.effective[nodes]
+            self.per_output[half] = np.inf
+            for node, parent in zip(half.tolist(), nodes.tolist(), strict=True):
+                self.decided[node] = (*self.decided.get(parent, ()), sign * int(self.wish[parent]))
+                self.base[node], self.whole[node] = self.base.get(parent, parent), parent
+        return lows
+
+    def decides(self, nodes: Index) -> NDArray[np.bool_]:
+        """Which nodes are parts of a sub-box, set apart by signs."""
+        return np.array([node in self.decided for node in nodes.tolist()], dtype=bool)
+
     def _choice(self, nodes: Index) -> tuple[Index, Index]:
         """The dimension to split and its rank among the remembered ones; the widest where none has influence."""
         rank = self.influence[nodes].argmax(axis=1)
@@ -146,22 +173,40 @@ class Forest:
             cover[node] = min(cover[node], max(cover[low], cover[low + 1]))
         return cover
 
-    def trees(self, bound: float) -> tuple[tuple[Tree, ...], Index]:
+    def trees(self, bound: float, name: Namer | None = None) -> tuple[tuple[Tree, ...], Index]:
         """The smallest trees whose leaves all have an own bound of at most `bound`, and the numbers of their leaves.
 
         Where the forest does not prove `bound`, the leaves are those of the forest.
+
+        Args:
+            name: from the number of a value to its name, whether it is the compact network's, and its element.
         """
         kept: list[int] = []
         trees: dict[int, Tree] = {}
         for node, closing in self._walk(bound):
             if not closing:
                 kept.append(node)
-                trees[node] = Leaf()
+                trees[node] = Leaf(self._multipliers(node, bound))
+                continue
+            low, dimension = int(self.child[node]), int(self.split_dimension[node])
+            halves = trees.pop(low), trees.pop(low + 1)
+            if dimension < 0 and name is not None:
+                trees[node] = Decision(*name(-dimension), *halves)
             else:
-                low = int(self.child[node])
-                at = Fraction(float(self.split_at[node]))
-                trees[node] = Split(int(self.split_dimension[node]), at, trees.pop(low), trees.pop(low + 1))
+                trees[node] = Split(dimension, Fraction(float(self.split_at[node])), *halves)
         return tuple(trees[root] for root in range(self.roots)), np.array(kept, dtype=np.int64)
+
+    def _multipliers(self, node: int, bound: float) -> tuple[Multiplier, ...]:
+        """Those of a leaf, without the outputs for which the bounds of the whole sub-box suffice."""
+        values = self.multipliers.get(node)
+        if values is None:
+            return ()
+        open_ = self.per_output[self.base[node]] > bound * (1.0 - SUFFICES)
+        wanted = (values > 0.0) & np.tile(open_, 2)[:, None]
+        return tuple(
+            Multiplier(int(row % len(open_)), bool(row >= len(open_)), int(k), Fraction(float(values[row, k])))
+            for row, k in np.argwhere(wanted)
+        )
 
     def _walk(self, bound: float) -> list[tuple[int, bool]]:
         """Nodes in an order in which both halves come before the whole; False marks leaves."""
@@ -178,7 +223,7 @@ class Forest:
 
 _ARRAYS = (
     "lower", "upper", "own", "effective", "per_output", "dimension", "influence", "child", "split_dimension",
-    "split_at", "stuck", "sharp",
+    "split_at", "stuck", "sharp", "wish",
 )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 Sub-boxes are bounded by forward zonotopes. A search that does not end quickly turns to the rule "pair_backward" where
 the auditor knows it: what is still open is bounded once more, backward, before it is split. The rule takes the better
-of both, so sub-boxes that zonotopes settled stay settled. Theory: theory_notes/branch_and_bound.md.
+of both, so sub-boxes that zonotopes settled stay settled. With many inputs halving one of them gains next to nothing:
+there the signs of arguments of ReLUs are decided instead. Theory: theory_notes/branch_and_bound.md, relu_splits.md.
 """
 
 import math
@@ -18,6 +19,7 @@ from torch import Tensor
 from verify.empirical.ascent import Pair
 from verify.empirical.attack import Attack
 from verify.formal.backward.leaves import RULE, LeafBounds
+from verify.formal.backward.phases import Parts, Phases
 from verify.formal.forest import REMEMBERED, Floats, Forest, Found, Index
 from verify.formal.program import Bounds, Program
 from verify.formal.symbols import MemoryLimit, TimeLimit
@@ -36,6 +38,7 @@ MANY_INPUTS = 64  # from here on splitting gains little, and boxes are bounded b
 PATIENCE = 256  # sub-boxes bounded by zonotopes before the search turns to backward bounds
 WORTH = 2.5  # backward bounds cost what splitting does that improves zonotopes by about this factor
 MOST_GAIN = 100.0
+REMEMBERED_BOXES = 16
 ASK_AGAIN = 8  # rounds between two trials of backward bounds where they were not worth their time
 
 
@@ -85,6 +88,7 @@ class Search:
     exhausted: bool = False
     gain: float = math.inf  # zonotope over backward bound, median of late
     rounds: int = 0
+    phases: dict[int, Phases] = field(default_factory=dict)  # of the boxes last used
     forest: Forest = field(init=False)
     pair: Pair = field(init=False)
 
@@ -102,9 +106,9 @@ class Search:
             if nodes is None:
                 break
             began = time.monotonic()
-            self._bound(nodes[np.isinf(self.forest.own[nodes])])
+            self._bound(nodes[np.isinf(self.forest.own[nodes]) & ~self.forest.decides(nodes)])
             if self._turned:
-                self._sharpen(nodes)
+                (self._decide if self._many else self._sharpen)(nodes)
             self.rounds += 1
             self.speed = max(1.0, len(nodes) / max(time.monotonic() - began, 1e-6))
             if self.progress is not None:
@@ -127,9 +131,14 @@ class Search:
         """The search bounds backward what zonotopes leave open."""
         if self.sharper is None or self.symbols == 0:
             return False
-        if self.boxes[0].dimension >= MANY_INPUTS:
+        if self._many:
             return True
         return self.bounded >= PATIENCE and (self.gain >= WORTH or self.rounds % ASK_AGAIN == 0)
+
+    @property
+    def _many(self) -> bool:
+        """Too many inputs to halve one after the other."""
+        return self.boxes[0].dimension >= MANY_INPUTS
 
     @property
     def _rooted(self) -> bool:
@@ -177,6 +186,13 @@ class Search:
         blunt = ~self.forest.sharp[nodes] & self._turned
         ready = [nodes[blunt]]  # these are bounded once more before they are split
         nodes = nodes[~blunt]
+        wishes = self.forest.wish[nodes] > 0
+        lows = self.forest.decide(nodes[wishes])
+        ready.append(np.stack([lows, lows + 1], axis=1).ravel())
+        nodes = nodes[~wishes]
+        spent = self.forest.decides(nodes)  # nothing is left to decide
+        self.forest.stuck[nodes[spent]] = True
+        nodes = nodes[~spent]
         depth = self._depth(nodes, target)
         while len(nodes):
             done, lows = self.forest.split(nodes)
@@ -231,6 +247,64 @@ class Search:
             found = torch.maximum(-lower, upper).numpy()
             self._learn(self.forest.own[part], found.max(axis=1))
             self.forest.sharpen(part, found)
+
+    def _decide(self, nodes: Index) -> None:
+        """Bound parts of boxes on which signs are decided, and find out what to decide next."""
+        target = self.goal.target(self.lower)
+        base = np.array([self.forest.base.get(int(node), int(node)) for node in nodes], dtype=np.int64)
+        for box in np.unique(base).tolist():
+            own = nodes[base == box]
+            try:
+                phases = self._phases(box)
+            except (MemoryError, OverflowError):
+                self.forest.sharp[own] = True
+                continue
+            for start in range(0, len(own), phases.together):
+                part = own[start : start + phases.together]
+                if self._settled() or self.elapsed() >= self.timeout:
+                    return
+                decided, known = self._decisions(part)
+                found = phases.bounds(decided, target, multipliers=known)
+                self._note(part, box, found)
+
+    def _phases(self, box: int) -> Phases:
+        """The analysis of a box, of which the last few are kept."""
+        assert self.sharper is not None
+        if box not in self.phases:
+            low, high = (torch.from_numpy(a[box : box + 1]) for a in (self.forest.lower, self.forest.upper))
+            while len(self.phases) >= REMEMBERED_BOXES:
+                self.phases.pop(next(iter(self.phases)))
+            left = max(self.started + self.timeout - time.monotonic(), 1e-3)
+            self.phases[box] = self.sharper.phases(low, high, seconds=left, started=time.monotonic())
+        return self.phases[box]
+
+    def name(self, number: int) -> tuple[str, bool, int]:
+        """Of a value whose sign was decided: its name, whether it is the compact network's, and the element."""
+        return next(iter(self.phases.values())).name(number)  # all boxes number values alike
+
+    def _decisions(self, nodes: Index) -> tuple[Tensor, Tensor]:
+        """Decisions ``(parts, depth)``, and the multipliers of the parts that they are halves of."""
+        decided = [self.forest.decided.get(int(node), ()) for node in nodes]
+        rows, depth = 2 * self.forest.per_output.shape[1], max(map(len, decided))
+        signs, known = np.zeros((len(nodes), depth), dtype=np.int64), np.zeros((len(nodes), rows, depth))
+        for i, (node, own) in enumerate(zip(nodes.tolist(), decided, strict=True)):
+            signs[i, : len(own)] = own
+            whole = self.forest.multipliers.get(self.forest.whole.get(node, node))
+            if whole is not None:
+                known[i, :, : whole.shape[1]] = whole
+        return torch.from_numpy(signs), torch.from_numpy(known)
+
+    def _note(self, nodes: Index, box: int, found: Parts) -> None:
+        """Keep what was found; the bounds of the box hold on all of its parts."""
+        highs = found.upper.numpy()
+        per_output = np.minimum(np.maximum(*np.split(highs, 2, axis=1)), self.forest.per_output[box])
+        self.forest.sharpen(nodes, per_output)
+        self.forest.sharp[nodes], self.forest.wish[nodes] = True, found.wish.numpy()
+        for i, node in enumerate(nodes.tolist()):
+            if node in self.forest.decided:
+                depth = len(self.forest.decided[node])
+                self.forest.multipliers[node] = found.multipliers[i, :, :depth].numpy().copy()
+        self.bounded += int(self.forest.decides(nodes).sum())
 
     def _learn(self, before: Floats, after: Floats) -> None:
         """How much better backward bounds are, a moving average of medians; beyond 100 it does not matter."""

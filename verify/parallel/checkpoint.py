@@ -21,7 +21,7 @@ from verify.errors import DataError
 from verify.network.files import read_bytes, write_bytes
 from verify.network.graph import Network
 from verify.spec.box import Box
-from verify.spec.deviation import Leaf, Split, Tree, preorder
+from verify.spec.deviation import Decision, Leaf, Multiplier, Split, Tree, preorder
 
 LARGEST_FILE = 1 << 30
 Witness = tuple[Fraction, ...]
@@ -154,11 +154,15 @@ def _check(pieces: Pieces) -> None:
 
 
 def _check_tree(tree: Tree, box: Box) -> None:
-    """Raise ValueError unless every split lies strictly inside its sub-box."""
+    """Raise ValueError unless every split lies strictly inside its sub-box, and none under a decision."""
     pending = [(tree, dict[int, tuple[Fraction, Fraction]]())]  # intervals that differ from the box's
     while pending:
         node, changed = pending.pop()
         if isinstance(node, Leaf):
+            continue
+        if isinstance(node, Decision):
+            if any(isinstance(n, Split) for n in preorder(node)):
+                raise ValueError("a cut under a decision")
             continue
         if not 0 <= node.dimension < box.dimension:
             raise ValueError(f"a cut along input {node.dimension}")
@@ -176,12 +180,23 @@ def _encoded(result: PieceResult) -> dict[str, Any]:
         "witness": None if result.witness is None else [str(v) for v in result.witness],
         "output": result.output,
         "per_output_upper": [v.hex() for v in result.per_output_upper],
-        "tree": [None if isinstance(n, Leaf) else [n.dimension, str(n.at)] for n in preorder(result.tree)],
+        "tree": [encoded_node(node) for node in preorder(result.tree)],
         "bounded": result.bounded,
         "rule": result.rule,
         "symbols": result.symbols,
         "seconds": result.seconds,
     }
+
+
+def encoded_node(node: Tree) -> list[Any] | dict[str, Any] | None:
+    """A node of a tree without its halves, for JSON."""
+    if isinstance(node, Split):
+        return [node.dimension, str(node.at)]
+    if isinstance(node, Decision):
+        return [node.value, node.compact, node.element]
+    if not node.multipliers:
+        return None
+    return {"multipliers": [[m.output, m.negative, m.decision, str(m.value)] for m in node.multipliers]}
 
 
 def _decoded(entry: Mapping[str, Any]) -> PieceResult:
@@ -202,16 +217,27 @@ def _decoded(entry: Mapping[str, Any]) -> PieceResult:
     )
 
 
-def tree_of(nodes: Sequence[Sequence[Any] | None]) -> Tree:
+def tree_of(nodes: Sequence[Any]) -> Tree:
     """The tree of a preorder list, without recursion; raises ValueError if the list is none."""
     done: list[Tree] = []
     for node in reversed(nodes):  # halves come before the whole
         if node is None:
             done.append(Leaf())
+        elif isinstance(node, Mapping):
+            done.append(Leaf(tuple(_multiplier(*entry) for entry in node["multipliers"])))
         else:
-            dimension, at = node
-            low, high = done.pop(), done.pop()
-            done.append(Split(int(dimension), Fraction(at), low, high))
+            done.append(_inner(node, done.pop(), done.pop()))
     if len(done) != 1:
         raise ValueError("a tree is incomplete")
     return done[0]
+
+
+def _multiplier(output: int, negative: bool, decision: int, value: str) -> Multiplier:
+    return Multiplier(int(output), bool(negative), int(decision), Fraction(value))
+
+
+def _inner(node: Sequence[Any], low: Tree, high: Tree) -> Tree:
+    if len(node) == 2:
+        return Split(int(node[0]), Fraction(node[1]), low, high)
+    name, compact, element = node
+    return Decision(str(name), bool(compact), int(element), low, high)

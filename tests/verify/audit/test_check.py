@@ -292,7 +292,7 @@ UNIT = ((Fraction(0), Fraction(1)), (Fraction(-1, 3), Fraction(1, 3)))
 
 
 def test_leaves_cover_the_box() -> None:
-    leaves = list(walk("0:1p-1 1:0p0 . . .", UNIT))
+    leaves = [part.box for part in walk("0:1p-1 1:0p0 . . .", UNIT)]
     assert leaves[0] == ((Fraction(0), Fraction(1, 2)), (Fraction(-1, 3), Fraction(0)))
     assert leaves[1] == ((Fraction(0), Fraction(1, 2)), (Fraction(0), Fraction(1, 3)))
     assert leaves[2] == ((Fraction(1, 2), Fraction(1)), UNIT[1])

@@ -23,6 +23,13 @@ GOLDEN = Path(__file__).parent / "golden"
             Verdict.ACCEPT,
             "0.01228",
         ),
+        ("v0_decisions", "dc77e28b2775904696f0d7012d011e5b7d644d13b5053224c08ed140381c1226", Verdict.ACCEPT, "0.03929"),
+        (
+            "v0_decisions_float32",
+            "b06293f89edadb604e56f96a79db8a47c66c62fcf9f1aecd9fe0a3d423f18a4d",
+            Verdict.ACCEPT,
+            "0.03929",
+        ),
         ("v0_too_small", "21fde90fc3c30a5f2abca127fc7a6d07b8e30468e69e2dbf606a01fd0ca176ec", Verdict.REJECT, ""),
     ],
 )

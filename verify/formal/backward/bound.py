@@ -237,11 +237,15 @@ class Analysis:
         return torch.fmin(plain, found)
 
     def function(
-        self, start: Mapping[int, Coefficients], relaxed: Mapping[int, Relaxation], weights: Weights
+        self,
+        start: Mapping[int, Coefficients],
+        relaxed: Mapping[int, Relaxation],
+        weights: Weights,
+        seen: dict[int, Coefficients] | None = None,
     ) -> Function:
         """The upper bound as a function of the input."""
         copies = {i: Coefficients(c.z, c.y, c.d) for i, c in start.items()}
-        return substitute(self.tape, copies, self.known, relaxed, weights)
+        return substitute(self.tape, copies, self.known, relaxed, weights, seen)
 
     def _value(self, start: Mapping[int, Coefficients], relaxed: Mapping[int, Relaxation], weights: Weights) -> Tensor:
         found = self.function(start, relaxed, weights).largest(self.lower, self.upper)

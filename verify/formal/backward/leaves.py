@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from verify.formal.backward.bound import Analysis, Effort, both_signs
+from verify.formal.backward.phases import Phases
 from verify.formal.backward.substitution import Coefficients
 from verify.formal.backward.tape import Fixed, Linear, Rectifier, Start, Tape, record_pair
 from verify.formal.lift import Lift
@@ -49,6 +50,10 @@ class LeafBounds:
             high, negated = function.largest(lower, upper).expand(len(lower), -1).chunk(2, dim=1)
             known = analysis.known[self.tape.output].d
             return torch.fmax(-negated, known.lower), torch.fmin(high, known.upper)
+
+    def phases(self, lower: Tensor, upper: Tensor, *, seconds: float, started: float) -> Phases:
+        """One box ``(1, inputs)``, on which the signs of arguments of ReLUs may be decided."""
+        return Phases(self.tape, lower, upper, seconds=seconds, started=started)
 
 
 def leaf_bounds(original: Network, compact: Network, lift: Lift | None) -> LeafBounds | None:

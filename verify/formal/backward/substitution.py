@@ -112,6 +112,7 @@ def substitute(
     known: Sequence[Enclosure],
     relaxed: Mapping[int, Relaxation],
     shared: "Weights",
+    seen: dict[int, Coefficients] | None = None,
 ) -> Function:
     """Upper bound of ``sum over start of coefficients . value`` as a function of the input.
 
@@ -120,13 +121,17 @@ def substitute(
         known: enclosures of every entry that matters, for the rounding terms.
         relaxed: bounds of every nonlinear entry on the way.
         shared: the rounding weights of this tape and these enclosures.
+        seen: where to note the coefficients of every value on the way.
     """
     zero = torch.zeros(1, 1, dtype=torch.float64)
     descent = _Descent(tape, known, relaxed, shared.readers, dict(start), zero, zero)
     for index in range(max(start), 0, -1):
         coefficients = descent.pending.pop(index, None)
-        if coefficients is not None:
-            _step(descent, index, coefficients, shared)
+        if coefficients is None:
+            continue
+        if seen is not None:
+            seen[index] = coefficients
+        _step(descent, index, coefficients, shared)
     last = descent.pending.pop(0, Coefficients())
     inputs = _sum(last.z, last.y)  # both networks read the same input, and D = 0 there
     if inputs is None:
