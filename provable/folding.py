@@ -7,6 +7,7 @@ Done where a convolution or linear layer is read by one batch norm alone, for me
 folded network's weights are rounded anew: a certificate about the network before folding is not one about this one.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -29,9 +30,10 @@ def fold_batch_norms(network: Network) -> Network:
             parameters.update({key: network.parameters[key] for key in node.parameters.values()})
             continue
         gone.add(layer.name)
+        own = {role: parameters[key] for role, key in layer.parameters.items()}  # perhaps folded once already
         roles = {role: f"{node.name}.folded_{role}" for role in ("weight", "bias")}
         nodes.append(replace(layer, name=node.name, parameters=roles))
-        parameters.update(dict(zip(roles.values(), _folded(network, layer, node), strict=True)))
+        parameters.update(dict(zip(roles.values(), _folded(own, network, node), strict=True)))
     kept = tuple(node for node in nodes if node.name not in gone)
     used = {key for node in kept for key in node.parameters.values()}
     return replace(network, nodes=kept, parameters={key: parameters[key] for key in parameters if key in used})
@@ -42,9 +44,8 @@ def _foldable(network: Network, layer: Node, readers: tuple[Node, ...]) -> bool:
     return rows_first and len(readers) == 1 and layer.name != network.output
 
 
-def _folded(network: Network, layer: Node, norm: Node) -> tuple[Array, Array]:
+def _folded(own: Mapping[str, Array], network: Network, norm: Node) -> tuple[Array, Array]:
     p = {role: array.astype(np.float64) for role, array in network.parameters_of(norm).items()}
-    own = network.parameters_of(layer)
     gain = p["weight"] / np.sqrt(p["variance"] + cast(float, norm.attributes["epsilon"]))
     weight = own["weight"].astype(np.float64)
     bias = own["bias"].astype(np.float64) if "bias" in own else np.zeros(len(weight))

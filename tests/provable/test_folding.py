@@ -29,6 +29,15 @@ def test_a_norm_behind_a_layer_is_gone(sketch, bias: bool) -> None:
     assert [node.op for node in fold_batch_norms(network)] == ["conv", "relu"]
 
 
+def test_norms_one_after_the_other_are_gone(sketch) -> None:
+    s = sketch((2, 5, 5))
+    network = s.network(s.norm(s.norm(s.conv("x", 4, 3))))
+    folded = fold_batch_norms(network)
+    x = np.random.default_rng(0).normal(size=(3, 2, 5, 5))
+    assert [node.op for node in folded] == ["conv"]
+    np.testing.assert_allclose(evaluate(folded, x), evaluate(network, x), rtol=1e-8, atol=1e-8)
+
+
 def test_a_layer_with_another_reader_keeps_its_norm(sketch) -> None:
     s = sketch((2, 5, 5))
     c = s.conv("x", 4, 3)

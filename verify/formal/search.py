@@ -108,7 +108,9 @@ class Search:
             began = time.monotonic()
             self._bound(nodes[np.isinf(self.forest.own[nodes]) & ~self.forest.decides(nodes)])
             if self._turned:
-                (self._decide if self._many else self._sharpen)(nodes)
+                decided = self.forest.decides(nodes)
+                self._sharpen(nodes[~decided])
+                self._decide(nodes[decided])
             self.rounds += 1
             self.speed = max(1.0, len(nodes) / max(time.monotonic() - began, 1e-6))
             if self.progress is not None:
@@ -186,6 +188,8 @@ class Search:
         blunt = ~self.forest.sharp[nodes] & self._turned
         ready = [nodes[blunt]]  # these are bounded once more before they are split
         nodes = nodes[~blunt]
+        if self._turned and self._many:
+            self._decide(nodes[(self.forest.wish[nodes] == 0) & ~self.forest.decides(nodes)])  # what to begin with
         wishes = self.forest.wish[nodes] > 0
         lows = self.forest.decide(nodes[wishes])
         ready.append(np.stack([lows, lows + 1], axis=1).ravel())
@@ -266,6 +270,7 @@ class Search:
                 decided, known = self._decisions(part)
                 found = phases.bounds(decided, target, multipliers=known)
                 self._note(part, box, found)
+                self._try(found.worst)
 
     def _phases(self, box: int) -> Phases:
         """The analysis of a box, of which the last few are kept."""
@@ -339,14 +344,19 @@ class Search:
         points = [centre]
         if bounds.direction is not None:
             points.append(centre + 0.5 * bounds.direction * (high - low))
-        trials = torch.cat(points).clamp(low.amin(0), high.amax(0))
+        self._try(torch.cat(points).clamp(low.amin(0), high.amax(0)))
+
+    def _try(self, trials: Tensor) -> None:
+        """Keep the point ``(.., inputs)`` with the largest deviation, moved into its box, if it is a new record."""
         values = self.pair.differences(trials).abs().amax(1)
         best = int(values.argmax())
         if float(values[best]) > self.lower * (1.0 + 2.0**-20):
             point = trials[best].numpy()
-            home = next((b for b in self.boxes if b.contains(point)), None)
-            if home is not None:
-                self._witness(home, point)
+            roots = slice(0, self.forest.roots)  # boxes rounded outward
+            inside = (self.forest.lower[roots] <= point) & (point <= self.forest.upper[roots])
+            homes = np.flatnonzero(inside.all(axis=1))
+            if len(homes):
+                self._witness(self.boxes[homes[0]], point)
 
 
 def _found(bounds: Bounds, width: Tensor) -> Found:

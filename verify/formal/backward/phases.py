@@ -30,6 +30,8 @@ RATE, DECAY = 0.3, 0.85
 COEFFICIENTS = 2**19  # of one value, for all parts that are bounded at once
 DIGITS = 10  # of a multiplier: they are written to certificates
 CLOSE = 0.5  # of the width of z in the whole box
+MATTERS = 0.5  # rows below this part of the worst one need no multipliers yet
+EVERY = slice(None)
 NOTHING = 0  # in place of a decision
 
 
@@ -59,11 +61,13 @@ class Parts:
         upper: ``(parts, 2 outputs)`` bounds of D, then of -D.
         multipliers: ``(parts, 2 outputs, depth)``, in the order of the decisions.
         wish: ``(parts,)`` number + 1 of the element to decide next, 0 where there is none.
+        worst: ``(parts, inputs)`` corner of the box where the linear bound of the worst row is attained.
     """
 
     upper: Tensor
     multipliers: Tensor
     wish: Tensor
+    worst: Tensor
 
 
 def decidable(tape: Tape) -> tuple[Value, ...]:
@@ -91,11 +95,17 @@ class Phases:
             self.start = both_signs(tape.entries[tape.output].sizes[1])
 
     @cached_property
+    def known(self) -> Tensor:
+        """What holds on the whole box, ``(1, 2 outputs)``."""
+        d = self.analysis.known[self.tape.output].d
+        return torch.cat([d.upper, -d.lower], dim=1)
+
+    @cached_property
     def magnitudes(self) -> Tensor:
-        """Largest absolute value of everything that may be decided, ``(elements,)``."""
+        """Largest absolute value of everything that may be decided, ``(1 + elements,)`` by number."""
         known = self.analysis.known
         found = [(known[v.entry].y if v.compact else known[v.entry].z).magnitude()[0] for v in self.values]
-        return torch.cat(found)
+        return torch.cat([torch.zeros(1).double(), *found])
 
     @property
     def together(self) -> int:
@@ -122,15 +132,19 @@ class Phases:
         with torch.no_grad():
             relaxed, shut = self._relaxed(decided)
             seen: dict[int, Coefficients] = {}
-            plain = self._function(relaxed, decided, zero, seen).largest(self.lower, self.upper)
-            best, chosen = plain.expand(len(decided), -1), zero
+            function = self._function(relaxed, decided, zero, seen)
+            best, chosen = function.largest(self.lower, self.upper).expand(len(decided), -1), zero
             if steps and decided.shape[1]:
                 start = zero if multipliers is None else multipliers
                 chosen = _short(self._descent(relaxed, decided, start, best, target, steps))
-                found = self._function(relaxed, decided, chosen, seen).largest(self.lower, self.upper)
+                function = self._function(relaxed, decided, chosen, seen)
+                found = function.largest(self.lower, self.upper)
                 chosen = torch.where((found < best)[..., None], chosen, 0.0)
                 best = torch.fmin(found, best)
-            return Parts(best, chosen, self._wish(relaxed, seen, best, shut))
+            best = torch.fmin(best, self.known)
+            rows = function.inputs.expand(*best.shape, -1)
+            worst = torch.where(_row(rows, best.argmax(1)) > 0.0, self.upper, self.lower)
+            return Parts(best, chosen, self._wish(relaxed, seen, best, shut), worst)
 
     def _relaxed(self, decided: Tensor) -> tuple[dict[int, Relaxation], dict[int, Enclosure]]:
         """Relaxations in which the decided ReLUs are linear, and the bounds of their arguments."""
@@ -189,17 +203,18 @@ class Phases:
         decided: Tensor,
         multipliers: Tensor,
         seen: dict[int, Coefficients] | None = None,
+        rows: Tensor | slice = EVERY,
     ) -> Function:
-        """The upper bound of every row, with multipliers, as a function of the input."""
-        start = {self.tape.output: Coefficients(d=self.start)}
+        """The upper bound of some rows, with their multipliers, as a function of the input."""
+        start = {self.tape.output: Coefficients(d=self.start[:, rows])}
         for value in self.values:
             at = decided.abs() - 1 - value.first
             own = (at >= 0) & (at < value.size) & (decided != NOTHING)
             if bool(own.any()):
                 index = torch.where(own, at, 0)[:, None].expand(multipliers.shape)
                 signed = multipliers * torch.where(own, decided.sign(), 0)[:, None]
-                rows = signed.new_zeros(*multipliers.shape[:2], value.size).scatter_add(2, index, signed)
-                start.setdefault(value.entry, Coefficients()).add(**{"y" if value.compact else "z": rows})
+                added = signed.new_zeros(*multipliers.shape[:2], value.size).scatter_add(2, index, signed)
+                start.setdefault(value.entry, Coefficients()).add(**{"y" if value.compact else "z": added})
         return self.analysis.function(start, relaxed, self.analysis.weights, seen)
 
     def _descent(
@@ -212,23 +227,29 @@ class Phases:
         steps: int,
     ) -> Tensor:
         """Multipliers ``(parts, rows, depth)`` by projected gradient steps on the bound itself (Adam)."""
-        size = self.magnitudes[(decided.abs() - 1).clamp(min=0)].clamp(min=TINY)  # (parts, depth)
+        high = torch.fmin(plain, self.known)
+        wanted = high > torch.clamp(MATTERS * high.amax(1, keepdim=True), min=target)
+        kept, rows = torch.zeros_like(start), wanted.any(0).nonzero()[:, 0]
+        plain, wanted, start = plain[:, rows], wanted[:, rows], start[:, rows]
+        size = self.magnitudes[decided.abs()].clamp(min=TINY)  # (parts, depth)
         scale = plain.abs()[..., None] / size[:, None] * (decided != NOTHING)[:, None] + TINY
         at = start / scale
-        best, kept = plain, torch.zeros_like(start)
+        best, chosen = plain, torch.zeros_like(start)
         mean, square = torch.zeros_like(at), torch.zeros_like(at)
         for step in range(1, steps + 1):
             with torch.enable_grad():
                 moving = at.clone().requires_grad_(True)
-                value = self._function(relaxed, decided, moving * scale).largest(self.lower, self.upper)
-                (gradient,) = torch.autograd.grad(torch.where(plain > target, value, 0.0).sum(), moving)
-            better = (value.detach() < best) & (plain > target)
-            kept = torch.where(better[..., None], at * scale, kept)
+                function = self._function(relaxed, decided, moving * scale, rows=rows)
+                value = function.largest(self.lower, self.upper)
+                (gradient,) = torch.autograd.grad(torch.where(wanted, value, 0.0).sum(), moving)
+            better = (value.detach() < best) & wanted
+            chosen = torch.where(better[..., None], at * scale, chosen)
             best = torch.where(better, value.detach(), best)
             gradient = torch.nan_to_num(gradient)
             mean, square = 0.7 * mean + 0.3 * gradient, 0.95 * square + 0.05 * gradient**2
             move = (mean / (1.0 - 0.7**step)) / ((square / (1.0 - 0.95**step)).sqrt() + TINY)
             at = (at - RATE * DECAY ** (step - 1) * move).clamp(min=0.0)
+        kept[:, rows] = chosen
         return kept
 
     def _wish(
@@ -247,9 +268,9 @@ class Phases:
                     x = shut[value.entry].y if value.compact else shut[value.entry].z
                     cost = _cost(seen[index], relaxed[index], row, value.compact)
                     open_ = (x.lower < -TINY) & (x.upper > TINY)
-                    scores[:, value.first : value.first + value.size] += torch.where(open_, cost, 0.0)
+                    scores[:, value.first + 1 : value.first + 1 + value.size] += torch.where(open_, cost, 0.0)
         best, at = scores.max(1)
-        return torch.where(best > 0.0, at + 1, NOTHING)
+        return torch.where(best > 0.0, at, NOTHING)
 
 
 def _cost(c: Coefficients, relaxed: Relaxation, row: Tensor, compact: bool) -> Tensor:

@@ -36,8 +36,8 @@ def perceptrons(rng, inputs, hidden=(6, 5), outputs=3, noise=0.1):
         if i < len(hidden):
             last = f"h{i}"
             steps.append((last, "relu", [f"a{i}"], {}, {}))
-    original = build("x", (inputs,), steps, last, parameters)
     parameters = {k: v.astype(np.float32) for k, v in parameters.items()}
+    original = build("x", (inputs,), steps, last, parameters)
     moved = {k: v + noise * np.abs(v).mean() * rng.normal(size=v.shape) for k, v in parameters.items()}
     moved = {k: v.astype(np.float32) for k, v in moved.items()}
     return original, original.with_parameters(moved)
@@ -87,6 +87,15 @@ def test_multipliers_only_help():
     plain, helped = phases.bounds(decided, steps=0).upper, phases.bounds(decided, steps=12).upper
     assert (helped <= plain).all()
     assert (helped < plain).any()
+
+
+def test_without_a_relu_there_is_nothing_to_decide():
+    rng = np.random.default_rng(4)
+    original, compact = perceptrons(rng, MANY_INPUTS, hidden=())
+    box = Box.from_floats(np.full(MANY_INPUTS, -1.0), np.full(MANY_INPUTS, 1.0))
+    result = verify_deviation(original, compact, [box], timeout=5, ratio=1.001)
+    assert result.verdict is Verdict.PROVED
+    assert result.upper <= 1.001 * result.lower
 
 
 def pair_files(folder, original, compact):
