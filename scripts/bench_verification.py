@@ -1,16 +1,24 @@
-"""One-pass bounds of the deviation, method by method: no splitting, one box, one thread.
+"""Bounds of the deviation, method by method: in one pass, after a search, and how fast; one box, one thread.
 
-    python scripts/bench_verification.py [--data FOLDER] [--instances mnist acas conv] [--seconds 60] [--keep 0.8]
+    python scripts/bench_verification.py [--tables pass search throughput] [--instances mnist acas conv] [--data FOLDER]
 
 Twins of real networks: "float16" rounds every weight; "removed" takes 20 % of the channels of every layer away by
 greedy elimination with least squares on uniform samples of the box; "inactive first" removes channels proved to be
-zero on the whole box before that. Columns: deviation found by attack, then upper bounds for every input of the box.
-The bounds are rigorous, but only the forward zonotope has an auditor.
+zero on the whole box before that.
+
+pass: deviation found by attack, then upper bounds for every input of the box, without splitting. Rigorous, but slopes
+    that were optimised have no auditor.
+search: `--seconds` of branch and bound for the tightest bound; "audited" is what the auditor proved of it.
+throughput: sub-boxes bounded per second, and the share of matrix products in that time.
+
+Further tables: bench_search.py (what a family of questions decides), bench_completeness.py (agreement with exact
+methods), bench_audit.py.
 """
 
 import argparse
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +30,14 @@ from rich.table import Table
 
 from provable import ChannelGroup, channel_groups, compress, shrink
 from provable.channels import Slot
-from verify import Box, Network, read_onnx, read_vnnlib
+from verify import Box, Network, read_onnx, read_vnnlib, verify_deviation, write_onnx
+from verify.certificate.issue import issue_certificate
 from verify.empirical.attack import attack_deviation
 from verify.errors import UnsupportedOperation
 from verify.formal.backward.bound import backward_bounds
 from verify.formal.backward.inactive import inactive_elements
 from verify.formal.lift import align
+from verify.formal.program import EVERY_SYMBOL, compile_pair
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SAMPLES = 3000
@@ -41,6 +51,9 @@ CONV = [
     ("convnets/resnet_2b.onnx", "convnets/prop_24_eps_0.008.vnnlib"),
 ]
 INSTANCES = {"mnist": MNIST, "acas": ACAS, "conv": CONV}
+TABLES = ("pass", "search", "throughput")
+BATCH, CHUNK, REPEATS = 1000, 128, 5
+PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::addmm_", "aten::baddbmm", "aten::matmul", "aten::mv")
 COLUMNS = ("zonotope", "separate", "separate_optimised", "pair", "pair_optimised")
 
 
@@ -133,8 +146,58 @@ def rows(network: Network, box: Box, keep: float, seconds: float) -> Iterator[li
         yield [twin.name, f"{attack:.2e}", *cells, f"{best / attack:.3g}" if attack else "-", f"{taken:.1f}"]
 
 
+def searched(network: Network, model: Path, box: Box, keep: float, seconds: float, folder: Path) -> Iterator[list[str]]:
+    """One row per twin: what a search of some seconds makes of the first bound, and the auditor's bound for it."""
+    for twin in (float16(network), removed(network, box, keep), inactive_first(network, box, keep)):
+        write_onnx(twin.network, folder / "compact.onnx")
+        compact = read_onnx(folder / "compact.onnx")
+        first: list[float] = []
+        result = verify_deviation(
+            network, compact, [box], channels=twin.channels, timeout=seconds, ratio=1.01,
+            progress=lambda _s, upper, _lower, _leaves, first=first: first.append(upper),
+        )  # fmt: skip
+        began = time.perf_counter()
+        found = issue_certificate(
+            folder / "c.json", result, original=model, compact=folder / "compact.onnx", boxes=[box]
+        )
+        audited = f"{float(found[0]):.3g}" if isinstance(found, tuple) else "none"
+        start = first[0] if first else result.upper
+        ratios = [f"{u / result.lower:.3g}" if result.lower else "-" for u in (start, result.upper)]
+        yield [
+            twin.name, f"{result.lower:.2e}", f"{start:.3g}", f"{result.upper:.3g}", *ratios, f"{result.leaves:,}",
+            audited, f"{time.perf_counter() - began:.1f}",
+        ]  # fmt: skip
+
+
+def throughput(network: Network, box: Box) -> tuple[float, float]:
+    """Sub-boxes per second on one core at a batch of 1,000, and the share of that time in matrix products."""
+    twin = float16(network).network
+    program = compile_pair(network, twin, align(network, twin, None))
+    rng = np.random.default_rng(0)
+    low, high = (a[None] for a in box.outward())
+    centre = low + rng.random((BATCH, box.dimension)) * (high - low)
+    reach = (high - low) / 32.0
+    lower, upper = (torch.from_numpy(np.clip(centre + sign * reach, low, high)) for sign in (-1.0, 1.0))
+
+    def once() -> None:
+        for part in torch.split(torch.arange(BATCH), CHUNK):
+            program.bounds(lower[part], upper[part], symbols=EVERY_SYMBOL)
+
+    once()
+    began = time.process_time()
+    for _ in range(REPEATS):
+        once()
+    rate = REPEATS * BATCH / (time.process_time() - began)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        once()
+    events = profile.key_averages()
+    products = sum(e.self_cpu_time_total for e in events if e.key in PRODUCTS)
+    return rate, products / sum(e.self_cpu_time_total for e in events)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=TABLES)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--instances", nargs="+", default=list(INSTANCES), choices=list(INSTANCES))
     parser.add_argument("--keep", type=float, default=0.8)
@@ -143,16 +206,38 @@ def main() -> None:
     if not options.data.is_dir():
         parser.error(f"no folder {options.data}; give it with --data")
     torch.set_num_threads(1)
-    table = Table(box=None, pad_edge=False)
-    for title in ("network, box", "twin", "attack", "zonotope", "CROWN", "alpha-CROWN", "pair", "pair optimised",
-                  "ratio", "s"):  # fmt: skip
-        table.add_column(title, justify="left" if title in ("network, box", "twin") else "right")
     console = Console(width=160)
-    for model, domain in [pair for name in options.instances for pair in INSTANCES[name]]:
-        network, (box,) = read_onnx(options.data / model), read_vnnlib(options.data / domain).boxes[:1]
-        for row in rows(network, box, options.keep, options.seconds):
-            console.print(f"{Path(model).stem} {Path(domain).stem}: {' '.join(row)}", style="dim")
-            table.add_row(f"{Path(model).stem} {Path(domain).stem}"[:40], *row)
+    pairs = [(options.data / model, options.data / domain) for n in options.instances for model, domain in INSTANCES[n]]
+    if "pass" in options.tables:
+        titles = ("attack", "zonotope", "CROWN", "alpha-CROWN", "pair", "pair optimised", "ratio", "s")
+        _table(console, titles, pairs, lambda model, box: rows(read_onnx(model), box, options.keep, options.seconds))
+    if "search" in options.tables:
+        titles = ("attack", "first", "proved", "ratio at first", "at last", "leaves", "audited", "s of audit")
+        with tempfile.TemporaryDirectory() as folder:
+            _table(
+                console, titles, pairs,
+                lambda model, box: searched(read_onnx(model), model, box, options.keep, options.seconds, Path(folder)),
+            )  # fmt: skip
+    if "throughput" in options.tables:
+        for model, domain in INSTANCES["acas"][:3]:
+            box = read_vnnlib(options.data / domain).boxes[0]
+            rate, share = throughput(read_onnx(options.data / model), box)
+            console.print(f"{Path(model).stem}, {Path(domain).stem}: {rate:,.0f} sub-boxes/s, {share:.0%} in products")
+
+
+def _table(
+    console: Console,
+    titles: Sequence[str],
+    pairs: Sequence[tuple[Path, Path]],
+    make: Callable[[Path, Box], Iterator[list[str]]],
+) -> None:
+    table = Table(box=None, pad_edge=False)
+    for title in ("network, box", "twin", *titles):
+        table.add_column(title, justify="left" if title in ("network, box", "twin") else "right")
+    for model, domain in pairs:
+        for row in make(model, read_vnnlib(domain).boxes[0]):
+            console.print(f"{model.stem} {domain.stem}: {' '.join(row)}", style="dim")
+            table.add_row(f"{model.stem} {domain.stem}"[:40], *row)
     console.print(table)
 
 
