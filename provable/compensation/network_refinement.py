@@ -10,6 +10,8 @@ No labels, and no outputs: what is reproduced is what the layers read, not what 
 through all layers, so a layer also answers for what later layers make of its error, which no block-local fit sees. A
 rate of r moves a tensor's entries by about r times their root mean square per step, so one rate serves layers of any
 scale. Part of the images is held out: the parameters with the smallest held-out objective are kept, the start included.
+Inputs (channels, height, width) are shown mirrored in half of the steps, towards the original's values of the mirrored
+input; they are judged as they came.
 
 Reference: feature distillation from few unlabelled images as in Wang & Wu 2023 (Practical network acceleration with
 tiny sets), there on the last stream alone. Theory: theory_notes/refinement.md. Not claimed: a global minimum, a bound
@@ -35,8 +37,10 @@ from verify.network.module import NetworkModule
 
 CHUNK = 64
 """Images at a time where no gradient is taken."""
-HELD = 256 << 20
+HELD = 384 << 20
 """Bytes of the original's values that are held: of more streams only some, evenly spaced, are aimed at."""
+KIND = torch.bfloat16
+"""How they are held for the steps: rounded by at most 1 / 512 of each value. Judging rounds nothing."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class NetworkSchedule:
         rate: first learning rate, relative to every tensor's root mean square; it falls to zero as a half cosine.
         held_out: share of the images that is held out.
         checks: how often the held-out objective is measured, evenly over the steps.
+        mirrored: whether images are shown mirrored, too.
     """
 
     steps: int = 640
@@ -56,6 +61,7 @@ class NetworkSchedule:
     rate: float = 4e-3
     held_out: float = 0.0625
     checks: int = 4
+    mirrored: bool = True
 
 
 @dataclass(frozen=True)
@@ -170,25 +176,28 @@ def refine_network(
         generator: draws the batches; the same state gives the same result.
         checkpoints: taken up and kept, if given.
     """
-    inputs = _fast(inputs)
-    streams = _affordable(original, streams, len(inputs))
     fitted, judged = split(len(inputs), schedule.held_out, generator)
-    batches = minibatches(fitted, schedule.batch, schedule.steps, generator)
-    aims = _aims(original, cuts, streams, inputs)
-    scales = {name: 1.0 / max(float(aim.var(0, unbiased=False).mean()), 1e-30) for name, aim in aims.items()}
+    batches = minibatches(torch.arange(len(fitted)), schedule.batch, schedule.steps, generator)
+    views = [inputs[fitted], inputs[fitted].flip(-1)] if schedule.mirrored and inputs.dim() == 4 else [inputs[fitted]]
+    turns = torch.randint(len(views), (schedule.steps,), generator=generator).tolist()
+    streams = _affordable(original, streams, len(views) * len(fitted))
+    aims = [_aims(original, cuts, streams, view, KIND) for view in views]
+    judges = _aims(original, cuts, streams, inputs[judged], torch.float32)
+    weights = {name: 1.0 / max(float(aim.var(0, unbiased=False).mean()), 1e-30) for name, aim in judges.items()}
     module = NetworkModule(compact)
     moving = _moving(compact, module, streams)
     adam = Adam.at(tuple(moving.values()), _root_mean_squares(tuple(moving.values())))
 
-    def error(images: Tensor) -> Tensor:
-        found = module.values(inputs[images], streams)
-        parts = [(found[name] - aims[name][images]).square().mean() * scales[name] for name in streams]
+    def error(images: Tensor, wanted: Mapping[str, Tensor], chosen: Tensor) -> Tensor:
+        found = module.values(_fast(images[chosen]), streams)
+        parts = [(found[name] - wanted[name][chosen].float()).square().mean() * weights[name] for name in streams]
         return torch.stack(parts).mean()
 
+    @torch.no_grad()
     def judge() -> float:
-        with torch.no_grad():
-            pieces = torch.split(judged, CHUNK)
-            return sum(float(error(piece).double()) * len(piece) for piece in pieces) / len(judged)
+        pieces = torch.split(torch.arange(len(judged)), CHUNK)
+        total = sum(float(error(inputs[judged], judges, piece).double()) * len(piece) for piece in pieces)
+        return total / len(judged)
 
     known = checkpoints.descent() if checkpoints else None
     if known is None:
@@ -198,7 +207,8 @@ def refine_network(
         before, smallest, begin = known.before, known.smallest, known.step
         best = _restored(known, moving, adam)
     for step, batch in list(enumerate(batches))[begin:]:
-        gradients = torch.autograd.grad(error(batch), adam.parameters, allow_unused=True, materialize_grads=True)
+        loss = error(views[turns[step]], aims[turns[step]], batch)
+        gradients = torch.autograd.grad(loss, adam.parameters, allow_unused=True, materialize_grads=True)
         adam.step(gradients, half_cosine(schedule.rate, step, schedule.steps))
         if (step + 1) % max(1, schedule.steps // schedule.checks) == 0 or step + 1 == schedule.steps:
             now = judge()
@@ -214,7 +224,7 @@ def _affordable(network: Network, streams: Sequence[str], samples: int) -> tuple
     """As many of the streams as may be held, evenly spaced, the last one among them."""
     shapes = {node.name: node.shape for node in network}
     stride = 1
-    while sum(4 * samples * int(np.prod(shapes[name])) for name in streams[::-1][::stride]) > HELD:
+    while sum(KIND.itemsize * samples * int(np.prod(shapes[name])) for name in streams[::-1][::stride]) > HELD:
         if stride >= len(streams):
             break
         stride += 1
@@ -222,15 +232,18 @@ def _affordable(network: Network, streams: Sequence[str], samples: int) -> tuple
 
 
 @torch.no_grad()
-def _aims(original: Network, cuts: Mapping[str, Cut], streams: Sequence[str], inputs: Tensor) -> dict[str, Tensor]:
+def _aims(
+    original: Network, cuts: Mapping[str, Cut], streams: Sequence[str], inputs: Tensor, kind: torch.dtype
+) -> dict[str, Tensor]:
     """The original's values, as far as the compact network has them."""
     module = NetworkModule(original)
-    parts = [module.values(inputs[start : start + CHUNK], streams) for start in range(0, len(inputs), CHUNK)]
-    aims = {}
-    for name in streams:
-        whole = torch.cat([part.pop(name) for part in parts])
-        aims[name] = whole.index_select(cuts[name].axis + 1, torch.tensor(cuts[name].kept)) if name in cuts else whole
-    return aims
+    parts: dict[str, list[Tensor]] = {name: [] for name in streams}
+    for chunk in torch.split(inputs, CHUNK):
+        for name, value in module.values(_fast(chunk), streams).items():
+            cut = cuts.get(name)
+            kept = value if cut is None else value.index_select(cut.axis + 1, torch.tensor(cut.kept))
+            parts[name].append(kept.to(kind))
+    return {name: torch.cat(parts.pop(name)) for name in streams}
 
 
 def _moving(compact: Network, module: NetworkModule, streams: Sequence[str]) -> dict[str, Tensor]:
