@@ -111,7 +111,8 @@ def compress(
             provable.compensation.strategies.
         scope: "inner" prunes the channels of ordinary hidden layers; "all" residual streams and gated channels, too.
         floor: channels every group keeps at least: a number, a share of each group in (0, 1), or group -> number.
-        round_to: kept widths are multiples of this number, or the whole group; narrower groups may take any width.
+        round_to: kept widths are multiples of this number, or the whole group; groups no wider than it may
+            take any width.
         batch: inputs per call where latency is measured.
         generator: for recipes that draw: a seed, a numpy or a torch generator. None: seed 0.
         progress: is told of stages and steps.

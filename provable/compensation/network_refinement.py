@@ -40,7 +40,7 @@ CHUNK = 64
 HELD = 384 << 20
 """Bytes of the original's values that are held: of more streams only some, evenly spaced, are aimed at."""
 KIND = torch.bfloat16
-"""How they are held for the steps: rounded by at most 1 / 512 of each value. Judging rounds nothing."""
+"""How they are held for the steps: rounded by at most 1 / 256 of each value. Judging rounds nothing."""
 
 
 @dataclass(frozen=True)
