@@ -56,9 +56,9 @@ class NetworkSchedule:
         mirrored: whether images are shown mirrored, too.
     """
 
-    steps: int = 640
+    steps: int = 600
     batch: int = 16
-    rate: float = 4e-3
+    rate: float = 1e-2
     held_out: float = 0.0625
     checks: int = 4
     mirrored: bool = True
