@@ -113,7 +113,7 @@ class NetworkRefined:
         return (
             f"the whole network was refined towards {len(self.streams)} values of the original: mean squared error "
             f"over their variance {self.before:.4g} -> {self.after:.4g} on {self.images} calibration images held out "
-            "from the steps"
+            "from the steps; the losses of layers are those before it"
         )
 
 
@@ -183,7 +183,7 @@ def refine_network(
     streams = _affordable(original, streams, len(views) * len(fitted))
     aims = [_aims(original, cuts, streams, view, KIND) for view in views]
     judges = _aims(original, cuts, streams, inputs[judged], torch.float32)
-    weights = {name: 1.0 / max(float(aim.var(0, unbiased=False).mean()), 1e-30) for name, aim in judges.items()}
+    weights = {name: 1.0 / (_variance(aim) or 1.0) for name, aim in aims[0].items()}
     module = NetworkModule(compact)
     moving = _moving(compact, module, streams)
     adam = Adam.at(tuple(moving.values()), _root_mean_squares(tuple(moving.values())))
@@ -244,6 +244,11 @@ def _aims(
             kept = value if cut is None else value.index_select(cut.axis + 1, torch.tensor(cut.kept))
             parts[name].append(kept.to(kind))
     return {name: torch.cat(parts.pop(name)) for name in streams}
+
+
+def _variance(aim: Tensor) -> float:
+    """Over images, averaged over elements."""
+    return float(torch.stack([part.float().var(0, unbiased=False).mean() for part in torch.split(aim, 1, 1)]).mean())
 
 
 def _moving(compact: Network, module: NetworkModule, streams: Sequence[str]) -> dict[str, Tensor]:

@@ -48,19 +48,19 @@ def refined(
 
 
 def test_it_gains_and_says_what_is_true_of_the_network_it_returns(sketch) -> None:
-    """With all images but one judged, the objective is that of the returned network's streams."""
+    """The objective reported is that of the returned network's streams on the judged images."""
     network = residual(sketch)
-    found = refined(network)
-    assert found.after < found.before
-    found = refined(network, schedule=replace(SHORT, held_out=63 / 64))
+    assert (found := refined(network)).after < found.before
+    found = refined(network, schedule=replace(SHORT, held_out=48 / 64))
     x = inputs_of(network, 64)
-    shown = torch.randperm(64, generator=torch.Generator().manual_seed(0))[:63].numpy()
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0)).numpy()
+    shown, rest = order[:48], order[48:]
     original, compact = (evaluate_values(n, x.numpy(), found.streams) for n in (network, found.network))
     errors = [
-        np.mean((compact[name][shown] - original[name][shown]) ** 2) / original[name][shown].var(0).mean()
+        np.mean((compact[name][shown] - original[name][shown]) ** 2) / original[name][rest].var(0).mean()
         for name in found.streams
     ]
-    assert found.after == pytest.approx(np.mean(errors), rel=1e-4)
+    assert found.after == pytest.approx(np.mean(errors), rel=1e-3)  # the variances are of rounded values
 
 
 def test_streams_are_what_the_next_layers_read(sketch) -> None:
