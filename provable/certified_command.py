@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from provable.certify import FLOOR, NOTHING, Certified, certify
-from provable.cli import UNKNOWN
+from provable.cli import UNKNOWN, journal_of, tell_continued
 from provable.errors import InputError
 from provable.exact.prune import compress_exact
 from provable.smallest import Probe, Smallest, smallest_certified
@@ -48,16 +48,19 @@ def run_until(options: argparse.Namespace, calibration: Any) -> int:
     if options.domain is None:
         raise InputError("--until needs --domain: a deviation is proved for the inputs of a domain")
     network, boxes = load_network(options.model, weights=options.weights), _domain(options)
-    console = Console(stderr=True)
+    console, journal = Console(stderr=True), journal_of(options)
     found = smallest_certified(
         network, calibration, boxes, epsilon=options.until.value, timeout=options.timeout, generator=options.seed,
-        progress=partial(_tell, console, network),
+        progress=partial(_tell, console, network), journal=journal.folder,
     )  # fmt: skip
     if found is None:
+        journal.discard()
         most = float(options.until.value)
         print(f"UNKNOWN: no network was certified to deviate by at most {most:g}; nothing was written")
         return UNKNOWN
+    tell_continued(console, found.earlier)
     _save(options, found.result, partial(_add_certificate, found, options, boxes))
+    journal.discard()
     print(found.result.table(), end="")
     print(found.certified.sentence)
     print(f"{options.out}: written in {time.perf_counter() - started:.1f} s; {len(found.probes)} sizes were tried")

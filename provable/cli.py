@@ -8,7 +8,8 @@
     provable exact MODEL --domain D.vnnlib --out DIR
     provable methods [NAME]
 
-A run keeps what is finished in .DIR.unfinished beside DIR; after an interruption the same command continues there.
+A run keeps what is finished in .DIR.unfinished beside DIR, a search what it found out about its candidates; after an
+interruption the same command continues there and gives the identical result.
 
 Exit codes: 0 done, 2 done or not but without the certificate that was asked for, 3 bad input (one line on stderr says
 what was wrong), 130 interrupted. DIR appears only when it is complete.
@@ -93,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     put(
         "--compensation",
         default="least_squares",
-        help="least_squares (default), two_sided, refine, near, bounded, signs, norm, minimax, batch_norm, none",
+        help="least_squares (default), two_sided, refine, refine_network, near, bounded, signs, norm, minimax, "
+        "batch_norm, none",
     )
     put("--scope", default="inner", help="inner (default): ordinary hidden layers; all: residual streams, too")
     put(
@@ -191,9 +193,13 @@ def _compress(options: argparse.Namespace) -> int:
     check_folder(options.out.absolute(), force=options.force)
     calibration = read_calibration(options.calibration, options.key)
     if options.until is not None:
-        return _searched(options, calibration)
+        try:
+            return _searched(options, calibration)
+        except InputError:
+            journal_of(options).discard()
+            raise
     labels = None if options.labels is None else read_calibration(options.labels, options.labels_key)
-    journal = _journal(options)
+    journal = journal_of(options)
     try:
         with ProgressBars() as bars:
             result = compress(
@@ -244,7 +250,8 @@ def _searched(options: argparse.Namespace, calibration: Any) -> int:
     return run_held_out(options, _model(options.model, options.weights), calibration, _method(options))
 
 
-def _journal(options: argparse.Namespace) -> "Journal":
+def journal_of(options: argparse.Namespace) -> "Journal":
+    """Where the run keeps what is finished: beside the output; emptied unless it is to be continued."""
     from provable.journal import Journal
 
     out = options.out.absolute()
@@ -252,6 +259,12 @@ def _journal(options: argparse.Namespace) -> "Journal":
     if not options.resume:
         journal.discard()
     return journal
+
+
+def tell_continued(console: Any, earlier: int) -> None:
+    """On stderr: how many candidates of a search an interrupted run had settled."""
+    if earlier:
+        console.print(f"continued an interrupted search: {earlier} candidates were settled", highlight=False)
 
 
 def _exact(options: argparse.Namespace) -> int:

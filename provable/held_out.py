@@ -13,14 +13,18 @@ Theory: theory_notes/learn_then_test.md. Not claimed: that no smaller network me
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from provable.answers import Answers, same
+from provable.calibration import as_batches
 from provable.errors import BudgetError, InputError
-from provable.pipeline import compress
+from provable.journal import run_key
+from provable.pipeline import compress, traced
 from provable.records import Compression, Cost
 from verify.empirical.measure import Comparison, compare
 from verify.network.graph import Array, Network
@@ -67,6 +71,7 @@ class WithinLimit:
         limit: kind and rate.
         confidence: of the statement.
         data: what is known of the held-out rows.
+        earlier: how many of the sizes an interrupted search had tested.
     """
 
     result: Compression | None
@@ -74,6 +79,7 @@ class WithinLimit:
     limit: tuple[str, Fraction]
     confidence: Fraction
     data: Disjointness
+    earlier: int = 0
 
     @property
     def sentence(self) -> str:
@@ -114,6 +120,7 @@ def smallest_within(
     shares: Sequence[Fraction] = SHARES,
     progress: Callable[[Trial], object] = lambda trial: None,
     options: Mapping[str, Any] | None = None,
+    journal: Path | None = None,
 ) -> WithinLimit:
     """Search for the smallest network within a limit.
 
@@ -128,6 +135,8 @@ def smallest_within(
         shares: order of the tests; must not depend on the held-out inputs.
         progress: told of every size.
         options: further arguments of `provable.pipeline.compress`.
+        journal: folder in which the search keeps what it found out, so that the same call after an interruption
+            continues there and gives the identical result. The caller removes it when all is done.
 
     Raises:
         InputError: an unknown kind of limit, missing labels, or labels that do not fit.
@@ -137,26 +146,60 @@ def smallest_within(
     kind, rate = limit
     strata = _strata(kind, held_out, labels)
     sequence = FixedSequence(rate, confidence)
-    found: Compression | None = None
-    trials: list[Trial] = []
     names = row_hashes(held_out)
     data = check_disjoint(names, row_hashes(_numpy(calibration)))
+    answers = Answers.at(journal, _key(model, calibration, held_out, labels, limit, budget, options or {}))
+    made: Compression | None = None
+    trials: list[Trial] = []
+
+    def compressed(share: Fraction) -> Compression:
+        return compress(
+            model, calibration, keep={budget: float(share)}, **(options or {}), journal=answers.candidate()
+        )  # fmt: skip
+
     for share in shares:
-        try:
-            result = compress(model, calibration, keep={budget: float(share)}, **(options or {}))
-        except BudgetError:
-            if not trials:
-                raise
-            break  # no network is that small
-        comparison = compare(result.original, result.compact, held_out, engine="torch")
-        violates = _violations(kind, comparison, labels)
-        decision = sequence.test([Count(int(violates[rows].sum()), int(rows.sum())) for rows in strata])
-        trials.append(Trial(share, result.after, decision))
+        if str(share) not in answers.known:
+            try:
+                result = compressed(share)
+            except BudgetError:
+                if not trials:
+                    raise
+                break  # no network is that small
+            answers.keep(str(share), _counted(result, held_out, labels, kind, strata))
+        answer = answers.known[str(share)]
+        decision = sequence.test([Count(**count) for count in answer["counts"]])
+        trials.append(Trial(share, Cost(**answer["cost"]), decision))
         progress(trials[-1])
         if not decision.accepted:
             break
-        found = result
-    return WithinLimit(found, tuple(trials), (kind, exact(rate, "limit")), exact(confidence), data)
+        made = None if len(trials) <= answers.earlier else result
+    if made is None and any(trial.decision.accepted for trial in trials):
+        last = [trial for trial in trials if trial.decision.accepted][-1].share
+        made = compressed(last)
+        same(made.compact, answers.known[str(last)])
+    level = exact(confidence, "confidence")
+    return WithinLimit(made, tuple(trials), (kind, exact(rate, "limit")), level, data, answers.earlier)
+
+
+def _counted(
+    result: Compression, held_out: Array, labels: Array | None, kind: str, strata: Sequence[NDArray[np.bool_]]
+) -> dict[str, Any]:
+    """What the held-out inputs say about a candidate."""
+    violates = _violations(kind, compare(result.original, result.compact, held_out, engine="torch"), labels)
+    counts = [{"violations": int(violates[rows].sum()), "samples": int(rows.sum())} for rows in strata]
+    return {"counts": counts, "cost": asdict(result.after), "digest": result.compact.digest()}
+
+
+def _key(
+    model: nn.Module | Network, calibration: Array | Tensor, held_out: Array, labels: Array | None,
+    limit: tuple[str, Level], budget: str, options: Mapping[str, Any],
+) -> str:  # fmt: skip
+    """What the counts depend on; the confidence, which only decides about them, may change."""
+    given = _numpy(calibration)
+    parts = (given, held_out, np.zeros(0) if labels is None else np.asarray(labels))
+    data = b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
+    asked = {"limit": limit[0], "budget": budget, "options": {name: repr(value) for name, value in options.items()}}
+    return run_key(traced(model, as_batches(given)).digest(), data, asked, np.random.default_rng(0))
 
 
 def _numpy(calibration: Array | Tensor) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from provable.calibration import read_calibration
-from provable.cli import UNKNOWN
+from provable.cli import UNKNOWN, journal_of, tell_continued
 from provable.errors import InputError
 from provable.held_out import Trial, smallest_within
 from verify.network.files import write_bytes
@@ -22,7 +22,7 @@ def run_held_out(options: argparse.Namespace, model: Any, calibration: Any, sett
         raise InputError(f"--until {options.until[0]} needs --held-out: inputs that were used for nothing else")
     held_out = read_calibration(options.held_out)
     labels = None if options.held_out_labels is None else read_calibration(options.held_out_labels)
-    console = Console(stderr=True)
+    console, journal = Console(stderr=True), journal_of(options)
 
     def tell(trial: Trial) -> None:
         answer = "accepted" if trial.decision.accepted else "not accepted"
@@ -31,9 +31,11 @@ def run_held_out(options: argparse.Namespace, model: Any, calibration: Any, sett
 
     found = smallest_within(
         model, calibration, held_out, labels, limit=options.until, confidence=options.confidence, progress=tell,
-        options=settings,
+        options=settings, journal=journal.folder,
     )  # fmt: skip
+    tell_continued(console, found.earlier)
     if found.result is None:
+        journal.discard()
         print(f"{found.sentence}; nothing was written")
         return UNKNOWN
     path = Path(options.model)
@@ -42,6 +44,7 @@ def run_held_out(options: argparse.Namespace, model: Any, calibration: Any, sett
         options.out, original=path if path.suffix == ".onnx" else None, force=options.force,
         complete=lambda folder: write_bytes(folder / "search.json", text),
     )  # fmt: skip
+    journal.discard()
     print(found.result.table(), end="")
     print(found.sentence)
     print(f"{options.out}: written in {time.perf_counter() - started:.1f} s; {len(found.trials)} sizes were tested")

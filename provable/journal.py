@@ -3,6 +3,7 @@
     run.json                what the result depends on, hashed: network, inputs, settings, random state, versions
     allocation.json         slots per group (a measured latency would come out differently)
     site-0000.safetensors   parameters that the first site changed; in its header what was chosen and measured there
+    network.safetensors     the refinement of the whole network: where it stands
 
 Every file is written in one step; a run that is killed in the middle of one leaves the files before it. A journal of
 another run is discarded. Nothing in it is ever unpickled.
@@ -26,13 +27,16 @@ from numpy.random import Generator
 
 from provable.allocation.budget import Allocation
 from provable.bounds.a_priori import APrioriBound
+from provable.compensation.network_refinement import Descent
 from provable.compensation.sequential import LayerFit, Polish
 from provable.compensation.steps import Step
 from provable.errors import OutputError
 from provable.selection.evidence import Choice
 from verify.network.files import write_bytes
+from verify.network.graph import Array
 
 VERSION = 1
+DESCENT = "network.safetensors"
 
 
 def run_key(network_digest: str, inputs: bytes, settings: Mapping[str, Any], random: Generator) -> str:
@@ -90,6 +94,21 @@ class Journal:
         arrays = {key: np.ascontiguousarray(array) for key, array in step.parameters.items()}
         data = safetensors.numpy.save(arrays, metadata={"step": json.dumps(header, default=_plain)})
         write_bytes(self._path(index), data)
+
+    def descent(self) -> Descent | None:
+        """Where the refinement of the whole network stands, if it has begun."""
+        path = self.folder / DESCENT
+        if not path.exists():
+            return None
+        header, tensors = _open(path, "descent")
+        return Descent(**header, tensors={key: torch.from_numpy(array) for key, array in tensors.items()})
+
+    def keep_descent(self, descent: Descent) -> None:
+        """Write it down."""
+        header = {"step": descent.step, "before": descent.before, "smallest": descent.smallest}
+        arrays = {key: np.ascontiguousarray(tensor.numpy()) for key, tensor in descent.tensors.items()}
+        data = safetensors.numpy.save(arrays, metadata={"descent": json.dumps(header)})
+        write_bytes(self.folder / DESCENT, data)
 
     def discard(self) -> None:
         """Remove everything; `run.json` first, so that a removal cut short leaves no run to continue."""
@@ -151,13 +170,17 @@ class Notes:
         self._written += 1
 
 
-def _site(path: Path) -> tuple[Step, dict[str, Any]]:
+def _open(path: Path, what: str) -> tuple[dict[str, Any], dict[str, Array]]:
+    """(header, arrays) of a file of this journal."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            header = json.loads(file.metadata()["step"])
-            parameters = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return json.loads(file.metadata()[what]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:
         raise OutputError(f"{path}: damaged, cannot continue from it; start afresh with --no-resume") from error
+
+
+def _site(path: Path) -> tuple[Step, dict[str, Any]]:
+    header, parameters = _open(path, "step")
     record = header["layer"]
     refined = tuple(record["refined"]) if record["refined"] else None
     layer = LayerFit(**{**record, "refined": refined})

@@ -23,6 +23,7 @@ from provable.calibration import as_batches, calibration_inputs, calibration_lab
 from provable.channels import ChannelGroup, channel_groups
 from provable.compensation.batch_norm import reestimated
 from provable.compensation.minimax import Minimax
+from provable.compensation.network_refinement import NetworkSchedule, refined_surgery
 from provable.compensation.refinement import Refiner, Schedule
 from provable.compensation.sequential import Compensated, Polish, compensate
 from provable.compensation.strategies import STRATEGIES
@@ -105,11 +106,13 @@ def compress(
             other recipe is shown them.
         compensation: "least_squares" refits the layers that read removed channels and the output layer;
             "two_sided" also the layers that produce them; "refine" follows each block's fit with a few hundred
-            gradient steps towards the original block's output; "none" leaves weights as they are. All of them:
+            gradient steps towards the original block's output; "refine_network" ends with gradient steps on the whole
+            compact network towards the original's values; "none" leaves weights as they are. All of them:
             provable.compensation.strategies.
         scope: "inner" prunes the channels of ordinary hidden layers; "all" residual streams and gated channels, too.
         floor: channels every group keeps at least: a number, a share of each group in (0, 1), or group -> number.
-        round_to: kept widths are multiples of this number, or the whole group; narrower groups may take any width.
+        round_to: kept widths are multiples of this number, or the whole group; groups no wider than it may
+            take any width.
         batch: inputs per call where latency is measured.
         generator: for recipes that draw: a seed, a numpy or a torch generator. None: seed 0.
         progress: is told of stages and steps.
@@ -167,6 +170,11 @@ def _compress(
     surgery = shrink(compensated.network, compensated.kept)
     error = check_surgery(compensated.network, compensated.kept, surgery, inputs[:2].numpy())
     clock.lap("shrink and check")
+    refined: tuple[str, ...] = ()
+    if STRATEGIES[settings.compensation].network:
+        descent = _torch_generator(random)
+        surgery, refined = refined_surgery(network, groups, surgery, inputs, NetworkSchedule(), descent, journal)
+        clock.lap("refine the network")
     state, notes = module_state(model, network, surgery)
     return Compression(
         original=network,
@@ -186,7 +194,7 @@ def _compress(
         calibration_rows=statistics.rows,
         seconds=clock.seconds,
         state_dict=state,
-        notes=(*notes, *_doubts(statistics), *([journal.said] if journal and journal.said else [])),
+        notes=(*notes, *refined, *_doubts(statistics), *([journal.said] if journal and journal.said else [])),
     )
 
 

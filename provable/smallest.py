@@ -14,15 +14,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from provable.answers import Answers, same
 from provable.certify import Certified, certify
 from provable.errors import BudgetError, InputError
 from provable.exact.prune import compress_exact
+from provable.journal import run_key
 from provable.pipeline import compress
 from provable.records import Compression, Cost
 from verify.network.graph import Network
@@ -56,14 +59,35 @@ class Probe:
             "leaves": self.certified.leaves, "reason": self.certified.reason, "seconds": self.seconds,
         }  # fmt: skip
 
+    def as_answer(self) -> dict[str, Any]:
+        """Everything about it, exactly."""
+        bound = self.certified.bound
+        exact = {**asdict(self.certified), "bound": None if bound is None else str(bound)}
+        return {"share": self.share, "cost": asdict(self.cost), "certified": exact, "seconds": self.seconds}
+
+    @staticmethod
+    def of_answer(found: Mapping[str, Any]) -> "Probe":
+        """From `as_answer`."""
+        bound = found["certified"]["bound"]
+        certified = Certified(**{**found["certified"], "bound": None if bound is None else Fraction(bound)})
+        return Probe(found["share"], Cost(**found["cost"]), certified, found["seconds"])
+
 
 @dataclass(frozen=True)
 class Smallest:
-    """The answer: the smallest compression with a certificate, and every size that was tried, in order."""
+    """The answer.
+
+    Attributes:
+        result: the smallest compression with a certificate.
+        certified: what could be shown about it.
+        probes: every size that was tried, in order.
+        earlier: how many of them an interrupted search had tried.
+    """
 
     result: Compression
     certified: Certified
     probes: tuple[Probe, ...]
+    earlier: int = 0
 
 
 def smallest_certified(
@@ -76,6 +100,7 @@ def smallest_certified(
     merge: bool = True,
     generator: int = 0,
     progress: Callable[[Probe], object] = lambda probe: None,
+    journal: Path | None = None,
 ) -> Smallest | None:
     """Search for the smallest network with |original - compact| <= epsilon proved and audited on the domain.
 
@@ -88,6 +113,8 @@ def smallest_certified(
         merge: as in `compress_exact`.
         generator: seed.
         progress: told of every size that was tried.
+        journal: folder in which the search keeps what it found out, so that the same call after an interruption
+            continues there and gives the identical result. The caller removes it when all is done.
 
     Returns:
         None when not even the exactly pruned network could be certified in time.
@@ -98,25 +125,41 @@ def smallest_certified(
     if epsilon < 0:
         raise InputError(f"the deviation allowed is {float(epsilon):g}; it must not be negative")
     base = compress_exact(model, boxes, merge=merge)
+    asked = {"epsilon": str(epsilon), "timeout": timeout, "merge": merge, "boxes": [repr(box) for box in boxes]}
+    data = np.ascontiguousarray(calibration).tobytes()
+    answers = Answers.at(journal, run_key(model.digest(), data, asked, np.random.default_rng(generator)))
     probes: list[Probe] = []
-    found: list[tuple[Compression, Certified]] = []
+    found: list[tuple[Probe, Callable[[], Compression]]] = []
 
     def accepted(share: float | None, make: Callable[[], Compression]) -> bool:
-        began = time.perf_counter()
-        result = make()
-        certified = _certified(result, boxes, epsilon, timeout)
-        probes.append(Probe(share, result.after, certified, time.perf_counter() - began))
-        progress(probes[-1])
-        if certified.bound is not None:
-            found.append((result, certified))
-        return certified.bound is not None
+        known = answers.known.get(str(share))
+        made, probe = (None, Probe.of_answer(known)) if known else _probed(share, make, boxes, epsilon, timeout)
+        if made is not None:
+            answers.keep(str(share), {**probe.as_answer(), "digest": made.compact.digest()})
+        probes.append(probe)
+        progress(probe)
+        if probe.certified.bound is not None:
+            found.append((probe, make if made is None else lambda: made))
+        return probe.certified.bound is not None
 
     if accepted(None, lambda: base):
-        _bisect(lambda share: accepted(share, lambda: _smaller(model, base, calibration, share, generator)))
+        smaller = partial(_smaller, model, base, calibration, generator=generator, answers=answers)
+        _bisect(lambda share: accepted(share, lambda: smaller(share)))
     if not found:
         return None
-    result, certified = min(found, key=lambda pair: pair[0].after.flops)
-    return Smallest(result, certified, tuple(probes))
+    probe, remake = min(found, key=lambda pair: pair[0].cost.flops)
+    result = remake()
+    same(result.compact, answers.known[str(probe.share)])
+    return Smallest(result, probe.certified, tuple(probes), answers.earlier)
+
+
+def _probed(
+    share: float | None, make: Callable[[], Compression], boxes: Sequence[Box], epsilon: Fraction, timeout: float
+) -> tuple[Compression, Probe]:
+    began = time.perf_counter()
+    result = make()
+    certified = _certified(result, boxes, epsilon, timeout)
+    return result, Probe(share, result.after, certified, time.perf_counter() - began)
 
 
 def _bisect(accepted: Callable[[float], bool]) -> None:
@@ -132,10 +175,18 @@ def _bisect(accepted: Callable[[float], bool]) -> None:
 
 
 def _smaller(
-    model: Network, base: Compression, calibration: np.ndarray[Any, Any] | Tensor, share: float, generator: int
+    model: Network,
+    base: Compression,
+    calibration: np.ndarray[Any, Any] | Tensor,
+    share: float,
+    generator: int,
+    answers: Answers,
 ) -> Compression:
     """The exactly pruned network compressed further, told as a compression of the original."""
-    further = compress(base.compact, calibration, keep={"flops": share}, scope="inner", generator=generator)
+    further = compress(
+        base.compact, calibration, keep={"flops": share}, scope="inner", generator=generator,
+        journal=answers.candidate(),
+    )  # fmt: skip
     return replace(
         further,
         original=model,

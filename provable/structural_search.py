@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from provable.answers import Answers
 from provable.calibration import as_batches, calibration_inputs, calibration_labels
 from provable.channels import ChannelGroup
 from provable.compensation.consumers import kept_coordinates, readings
@@ -94,6 +95,23 @@ class Structure:
         return {"version": 1, "start": self.start, "end": self.end, "groups": [asdict(row) for row in self.rows]}
 
 
+@dataclass(frozen=True)
+class _Remembered:
+    """A score that is asked for once per candidate, whoever asks again."""
+
+    score: Score
+    answers: Answers
+
+    def __call__(self, network: Network, name: str) -> float:
+        if name not in self.answers.known:
+            self.answers.keep(name, {"score": self.score(network)})
+        return float(self.answers.known[name]["score"])
+
+    def refused(self, name: str, threshold: float) -> bool:
+        """Whether a candidate is known to score below the threshold."""
+        return name in self.answers.known and not self.answers.known[name]["score"] >= threshold
+
+
 def accuracy_of(inputs: Tensor, labels: Any) -> Score:
     """Share of inputs whose largest output is at the label."""
     target = torch.from_numpy(calibration_labels(labels, len(inputs)))
@@ -123,6 +141,7 @@ def structural_search(
     steps: int = 6,
     scope: str = "inner",
     progress: Callable[[Searched], object] = lambda row: None,
+    answers: Answers | None = None,
 ) -> Structure:
     """Search the structure.
 
@@ -135,6 +154,7 @@ def structural_search(
         steps: bisections per layer.
         scope: as in `compress`.
         progress: told of every layer.
+        answers: scores that an interrupted search found out, to be continued; made with the same arguments.
 
     Raises:
         InputError: the original scores below `lowest`, or an argument is out of range.
@@ -148,10 +168,11 @@ def structural_search(
     groups = prunable(network, scope)
     statistics = observe(network, inputs, groups, sensitivity_images=0)
     evidence = [evidence_of(network, statistics, group) for group in groups]
-    start = score(network)
+    remembered = _Remembered(score, answers or Answers(None))
+    start = remembered(network, "original")
     if not start >= lowest:
         raise InputError(f"the original scores {start:g}, which is below the lowest score allowed, {lowest:g}")
-    search = _Search(network, statistics, groups, score, most, steps)
+    search = _Search(network, statistics, groups, remembered, most, steps)
     slice_ = (start - lowest) / len(groups)
     for index, known in enumerate(evidence):
         progress(search.one(known, start - slice_ * (index + 1), start))
@@ -181,7 +202,7 @@ class _Search:
         network: Network,
         statistics: Statistics,
         groups: Sequence[ChannelGroup],
-        score: Score,
+        score: _Remembered,
         most: float,
         steps: int,
     ) -> None:
@@ -217,9 +238,11 @@ class _Search:
     def _accepted(self, known: Evidence, ranking: Ranking, count: int, threshold: float) -> bool:
         """Whether the group may keep only `count` slots; if so, that becomes the current network."""
         name = known.group.name
+        if self.score.refused(candidate := f"{name}: {count}", threshold):
+            return False
         kept = {**self.kept, name: ranking.kept(count)}
         trial, layers = self._compensated(known.group, kept)
-        found = self.score(trial)
+        found = self.score(trial, candidate)
         if not found >= threshold:
             return False
         self._settle(trial, kept, layers, found)
@@ -260,7 +283,7 @@ class _Search:
             again = compensate(
                 self.original, inputs, losing, fixed={g.name: kept[g.name] for g in losing}, choose=_nothing
             )
-            found = self.score(again.network)
+            found = self.score(again.network, "compensated once more")
             if found >= self.reached:
                 self.reached = found
                 return kept, again.layers, again.network

@@ -4,7 +4,7 @@
     multiple N      the multiples of N from the floor on, and size itself
 
 Kernels work on blocks of 8 or 16 channels: 33 channels cost as much as 40, so 32 or 40 is what one wants. A group that
-is narrower than N has no multiple to offer; it may take any width.
+is no wider than N has no smaller multiple to offer; it may take any width.
 
 Not claimed: that a multiple is faster on every machine; a latency budget measures it.
 """
@@ -27,7 +27,7 @@ def allowed(size: int, floor: int = 1, multiple: int = 1) -> Widths:
         multiple: step, >= 1.
     """
     floor = min(max(floor, 1), size)
-    step = 1 if size < multiple else multiple
+    step = 1 if size <= multiple else multiple
     first = -(-floor // step) * step
     return (*range(first, size, step), size)
 

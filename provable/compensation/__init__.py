@@ -13,6 +13,8 @@ row_offsets.py     moments of convolution patches from row offsets, float64
 offset_moments.py  the same for 3 x 3 from channel correlations, single precision products
 segment.py         a part of the network between cut values
 refinement.py      gradient steps on a segment, after least squares
+network_refinement.py  gradient steps on the whole compact network, after least squares
+minibatches.py     which images they see
 adam.py            their rule
 steps.py           what a finished site leaves, for runs that continue
 near_ridge.py      least squares that keeps weights close where that costs little

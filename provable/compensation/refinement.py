@@ -13,17 +13,16 @@ Reference: block reconstruction as in Li et al. 2021 (BRECQ), there for quantisa
 theory_notes/refinement.md. Not claimed: a global minimum, or a bound on other inputs.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from provable.channels import ChannelGroup, channel_groups
-from provable.compensation.adam import Adam
+from provable.compensation.adam import Adam, half_cosine
+from provable.compensation.minibatches import minibatches, split
 from provable.compensation.segment import Segment, activated, is_closed, run_segment, segment_between, trainable
 from provable.compensation.sequential import Site
 from provable.execution import Run
@@ -87,13 +86,13 @@ def refine(
     """
     everything = {key: torch.from_numpy(np.array(a, dtype=np.float32)) for key, a in _read(network, segment).items()}
     moving = {key: everything[key].requires_grad_(True) for key in keys}
-    fitted, judged = _split(len(aim), schedule, generator)
+    fitted, judged = split(len(aim), schedule.held_out, generator)
     descent = Adam.at(tuple(moving.values()))
     before = smallest = _mean_error(network, segment, sources, aim, everything, judged)
     best = {key: value.detach().clone() for key, value in moving.items()}
-    for step, batch in enumerate(_batches(fitted, schedule, generator)):
+    for step, batch in enumerate(minibatches(fitted, schedule.batch, schedule.steps, generator)):
         error = _error(network, segment, sources, aim, everything, batch).mean()
-        rate = schedule.rate * (1.0 + math.cos(math.pi * step / schedule.steps)) / 2.0
+        rate = half_cosine(schedule.rate, step, schedule.steps)
         descent.step(torch.autograd.grad(error, descent.parameters), rate)
         if (step + 1) % max(1, schedule.steps // schedule.checks) == 0 or step + 1 == schedule.steps:
             now = _mean_error(network, segment, sources, aim, everything, judged)
@@ -104,22 +103,6 @@ def refine(
 
 def _read(network: Network, segment: Segment) -> dict[str, Array]:
     return {key: network.parameters[key] for n in segment.nodes for key in network.node(n).parameters.values()}
-
-
-def _split(samples: int, schedule: Schedule, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(images to descend on, images to judge on): disjoint where there are at least two."""
-    order = torch.randperm(samples, generator=generator)
-    count = min(max(1, round(schedule.held_out * samples)), samples - 1)
-    return (order[count:], order[:count]) if count else (order, order)
-
-
-def _batches(fitted: Tensor, schedule: Schedule, generator: torch.Generator) -> list[Tensor]:
-    """`steps` batches: the images in a new random order, epoch after epoch."""
-    size = min(schedule.batch, len(fitted))
-    per_epoch = len(fitted) // size
-    epochs = [torch.randperm(len(fitted), generator=generator) for _ in range(-(-schedule.steps // per_epoch))]
-    cut = [fitted[epoch[a:b]] for epoch in epochs for a, b in pairwise(range(0, per_epoch * size + 1, size))]
-    return cut[: schedule.steps]
 
 
 def _error(

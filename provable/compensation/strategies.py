@@ -3,6 +3,7 @@
 least_squares   closed form, ridge by held-out loss
 two_sided       the producers' weights as well
 refine          two-sided, then gradient steps on each block
+refine_network  two-sided, then gradient steps on the whole compact network
 near            least squares with the largest ridge that costs little: weights stay close, proofs profit
 bounded         least squares, every row changes by at most half of its norm           (convex program)
 signs           least squares, weights keep their signs                                (convex program)
@@ -30,12 +31,14 @@ class Strategy:
         producers: whether layers that produce removed channels are fitted, too.
         polish: "refine", "minimax" or nothing: what follows each fit.
         norms: whether batch-norm statistics are measured again.
+        network: whether the compact network is refined as a whole at the end.
     """
 
     solver: Solver | None = fit_held_out
     producers: bool = False
     polish: str = ""
     norms: bool = False
+    network: bool = False
 
 
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
@@ -43,6 +46,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
         "least_squares": Strategy(),
         "two_sided": Strategy(producers=True),
         "refine": Strategy(producers=True, polish="refine"),
+        "refine_network": Strategy(producers=True, network=True),
         "near": Strategy(NearRidge()),
         "bounded": Strategy(Constrained(change=0.5)),
         "signs": Strategy(Constrained(signs=True)),

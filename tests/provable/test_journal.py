@@ -50,6 +50,7 @@ class Fuse:
 slow = pytest.mark.slow
 CASES = [
     ("greedy", "refine"),
+    ("greedy", "refine_network"),
     pytest.param("volume", "two_sided", marks=slow),
     pytest.param("pfp-sampled", "least_squares", marks=slow),
 ]
@@ -63,9 +64,11 @@ def files(result, folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(("recipe", "compensation"), CASES)
 def test_resumed_equals_uninterrupted(sketch, tmp_path: Path, monkeypatch, recipe: str, compensation: str) -> None:
     """Killed after every single site in turn: each run adds one site, and the end is the same to the last bit."""
+    from provable.compensation.network_refinement import NetworkSchedule
     from provable.compensation.refinement import Schedule
 
     monkeypatch.setattr("provable.pipeline.Schedule", lambda: Schedule(steps=6))
+    monkeypatch.setattr("provable.pipeline.NetworkSchedule", lambda: NetworkSchedule(steps=6))
     network, x = residual(sketch), inputs()
     options = {"keep": {"flops": 0.6}, "recipe": recipe, "compensation": compensation, "generator": 5}
     whole = compress(network, x, **options)
@@ -81,6 +84,30 @@ def test_resumed_equals_uninterrupted(sketch, tmp_path: Path, monkeypatch, recip
     assert files(resumed, tmp_path / "resumed") == files(whole, tmp_path / "whole")
     assert resumed.layers == whole.layers
     assert resumed.groups == whole.groups
+
+
+def test_a_refinement_of_the_whole_network_goes_on_where_it_stopped(sketch, tmp_path: Path, monkeypatch) -> None:
+    """Killed after every check in turn."""
+    from provable.compensation.network_refinement import NetworkSchedule
+
+    monkeypatch.setattr("provable.pipeline.NetworkSchedule", lambda: NetworkSchedule(steps=9, checks=3))
+    network, x = residual(sketch), inputs()
+    options = {"keep": {"flops": 0.6}, "compensation": "refine_network", "generator": 5}
+    whole = compress(network, x, **options)
+    real, steps = Journal.keep_descent, []
+
+    def killed(self: Journal, descent) -> None:
+        real(self, descent)
+        steps.append(descent.step)
+        raise Killed
+
+    monkeypatch.setattr(Journal, "keep_descent", killed)
+    for _ in range(3):
+        with pytest.raises(Killed):
+            compress(network, x, **options, journal=tmp_path / "journal")
+    resumed = compress(network, x, **options, journal=tmp_path / "journal")
+    assert steps == [3, 6, 9]
+    assert files(resumed, tmp_path / "resumed") == files(whole, tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

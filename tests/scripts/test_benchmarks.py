@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -63,3 +64,24 @@ def test_designs_are_compared_at_equal_size_on_held_out_images(script, monkeypat
     assert by_design["pivotal"].quantity == "relative error e"
     assert by_design["volume"].quantity == "loss"
     assert module.shown(found).row_count == len(found)
+
+
+def test_latencies_are_those_of_the_widths_in_the_row(script, monkeypatch) -> None:
+    for name in ("onnxruntime", "torch_pruning"):
+        pytest.importorskip(name)
+    module = script("bench_latency")
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 12, 3, 1, 1), nn.ReLU(), nn.Conv2d(12, 12, 3, 1, 1), nn.ReLU(), nn.Conv2d(12, 2, 3, 1, 1)]
+    network = trace(nn.Sequential(*layers).eval(), torch.zeros(1, 2, 6, 6))
+    groups = module.prunable(network, "inner")
+    curves = {group.name: np.linspace(1.0, 0.0, 13) for group in groups}
+    counts = module.counts_by(network, groups, curves, module.Budget("flops", 0.5), 4)
+    assert all(count % 4 == 0 for count in counts.values())
+    seen = []
+    monkeypatch.setattr(module, "measured", lambda networks, batch: seen.append(networks) or [3.0, 2.0])
+    row = module.row("four", network, groups, curves, counts, 2)
+    assert row.faster == {1: 1.5, 32: 1.5}
+    assert row.kept <= 0.5
+    assert row.loss == pytest.approx(sum(1 - count / 12 for count in counts.values()))
+    assert all(original is network for original, _ in seen)
+    assert module.profiled(network)["Conv"] > 0

@@ -108,7 +108,14 @@ def test_allowed_widths_are_multiples_from_the_floor_on(size: int, floor: int, m
     assert widths[-1] == size
     assert list(widths) == sorted(set(widths))
     assert widths[0] >= min(floor, size)
-    assert all(width % multiple == 0 for width in widths[:-1]) or size < multiple
+    assert all(width % multiple == 0 for width in widths[:-1]) or size <= multiple
+
+
+def test_a_group_no_wider_than_the_multiple_may_take_any_width() -> None:
+    assert allowed(16, 1, 16) == tuple(range(1, 17))
+    assert allowed(15, 4, 16) == tuple(range(4, 16))
+    assert allowed(17, 1, 16) == (16, 17)
+    assert allowed(64, 1, 16) == (16, 32, 48, 64)
 
 
 @settings(max_examples=40, deadline=None)
