@@ -8,17 +8,23 @@ Planted instances are pairs whose largest deviation is known by construction: on
 certificates claim less than that, by one unit in the last place of float64 up to a half, with forged trees, lifts,
 rules and budgets.
 
-    python scripts/attack_certificates.py --bases 20 --mutants 320 --every-flip 5 --planted 1000 --forged 100
+What no attack changes is done once and kept: reading the networks (by their bytes), relating them (by the lift), the
+machine's self test. `--afresh` does all of it at every attack.
+
+    python scripts/attack_certificates.py --bases 20 --mutants 320 --every-flip 5 --resealed 2 \\
+        --planted 1000 --forged 100
 """
 
 import argparse
 import copy
+import hashlib
 import json
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from verify.audit import Verdict, audit
+from verify.audit import Verdict, audit, check
 from verify.audit.check import AuditReport
 from verify.certificate.emit import emit_certificate
 from verify.certificate.record import Correspondence, sealed, show, tree_text
@@ -57,6 +63,38 @@ class Instance:
 
     def judge(self, certificate: Path) -> Any:
         return audit(certificate, self.folder / "original.onnx", self.folder / "compact.onnx")
+
+
+@contextmanager
+def kept_in_mind() -> Iterator[None]:
+    """The auditor reads a network, relates a pair and tests the machine once for all attacks that share them."""
+    honest = check.read_network, check.stages_of_pair, check.self_test
+    networks: dict[tuple[bytes, ...], Any] = {}
+    stages: dict[Any, Any] = {}
+
+    def read_network(contents: Sequence[bytes]) -> Any:
+        key = tuple(contents)
+        if key not in networks:
+            if len(networks) > 100:
+                networks.clear()
+                stages.clear()
+            networks[key] = honest[0](contents)
+        return networks[key]
+
+    def stages_of_pair(original: Any, compact: Any, lift: Any) -> Any:
+        key = (id(original), id(compact), lift)  # the programs stay alive in `networks`
+        if key not in stages:
+            if len(stages) > 1000:
+                stages.clear()
+            stages[key] = honest[1](original, compact, lift)
+        return stages[key]
+
+    honest[2]()
+    try:
+        check.read_network, check.stages_of_pair, check.self_test = read_network, stages_of_pair, lambda: None
+        yield
+    finally:
+        check.read_network, check.stages_of_pair, check.self_test = honest
 
 
 def pair(kind: str, rng: np.random.Generator) -> tuple[Network, Network, tuple[Correspondence, ...]]:
@@ -262,6 +300,8 @@ def move_domain(data: dict[str, Any], rng: np.random.Generator) -> None:
     box, by = data["claim"]["domain"][0], Fraction(int(rng.integers(20, 60)) * int(_pick(rng, [-1, 1])))
     for side in ("lower", "upper"):
         box[side] = [show(_number(v) + by) for v in box[side]]
+    if rng.random() < 0.5:
+        data["evidence"] = [{"leaves": 1, "tree": "."}]
 
 
 def invert_domain(data: dict[str, Any], rng: np.random.Generator) -> None:
@@ -541,16 +581,20 @@ def reseal(text: str) -> str:
 
 def attack(base: Instance, mutation: Mutation, rng: np.random.Generator, path: Path) -> Outcome:
     """Write one mutant to `path` and judge it."""
-    original = json.loads(base.certificate.read_text())
-    data = copy.deepcopy(original)
+    data = json.loads(base.certificate.read_text())
     text = mutation(data, rng)
     path.write_text(reseal(json.dumps(data) if text is None else text), encoding="utf-8")
+    return _outcome(base, path, rng)
+
+
+def _outcome(base: Instance, path: Path, rng: np.random.Generator) -> Outcome:
+    """Judge a changed certificate; wrong is a crash, and an accepted claim that neither follows nor stands."""
     report = base.judge(path)
     if report.reason.startswith("internal error"):
         return Outcome("CRASH", True)
     if report.verdict is not Verdict.ACCEPT:
         return Outcome(report.verdict.name, False)
-    mutant = json.loads(path.read_text())
+    original, mutant = (json.loads(p.read_text()) for p in (base.certificate, path))
     return Outcome("ACCEPT", not implied(original, mutant) and not proved_anew(base, original, mutant, rng))
 
 
@@ -631,26 +675,30 @@ def planted(rng: np.random.Generator, folder: Path, forged: int) -> Iterator[Out
     )  # fmt: skip
     verdict = audit(certificate, **files).verdict
     yield Outcome(verdict.name, verdict is not Verdict.ACCEPT)
-    honest = json.loads(certificate.read_text())
+    honest = certificate.read_text()
+    lifts = [_lift_of(hidden, rng) for _ in range(min(forged, 12))]
     for i in range(forged):
-        data = copy.deepcopy(honest)
+        data = json.loads(honest)
         data["claim"]["epsilon"] = show(truth * (1 - SHARES[i % len(SHARES)]))
-        _forge(data, box, hidden, rng)
+        _forge(data, box, lifts, rng)
         certificate.write_text(reseal(json.dumps(data)))
         verdict = audit(certificate, **files).verdict
         yield Outcome(verdict.name, verdict is Verdict.ACCEPT)
 
 
-def _forge(data: dict[str, Any], box: Box, hidden: int, rng: np.random.Generator) -> None:
+def _lift_of(hidden: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Values that are said to stand for others."""
+    kept = [int(k) for k in rng.permutation(hidden)]
+    return [{"original": name, "compact": name, "axis": 0, "kept": kept} for name in ("h", "a") if rng.random() < 0.7]
+
+
+def _forge(data: dict[str, Any], box: Box, lifts: list[list[dict[str, Any]]], rng: np.random.Generator) -> None:
     """Other evidence for the same claim: a tree, a lift, a rule, a budget, an arithmetic."""
     if rng.random() < 0.6:
         tree = tree_text(split_tree(box, int(rng.integers(0, 4)), rng))
         data["evidence"] = [{"leaves": tree.split(" ").count("."), "tree": tree}]
     if rng.random() < 0.5:
-        kept = [int(k) for k in rng.permutation(hidden)]
-        data["lift"] = [
-            {"original": name, "compact": name, "axis": 0, "kept": kept} for name in ("h", "a") if rng.random() < 0.7
-        ]
+        data["lift"] = _pick(rng, lifts)
     if rng.random() < 0.2:
         data["rule"]["name"], data["lift"] = "separate", None
     if rng.random() < 0.5:
@@ -668,6 +716,17 @@ def every_flip(base: Instance) -> Iterator[Outcome]:
             report = base.judge(path)
             wrong = report.verdict is Verdict.ACCEPT or report.reason.startswith("internal error")
             yield Outcome(report.verdict.name, wrong)
+
+
+def resealed_flips(base: Instance, rng: np.random.Generator) -> Iterator[Outcome]:
+    """Every single flipped bit before the seal, under a seal that fits."""
+    data, path = base.certificate.read_bytes().rsplit(b' "seal"', 1)[0], base.folder / "flipped.json"
+    for at in range(len(data)):
+        for bit in range(8):
+            changed = data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+            seal = hashlib.sha256(changed).hexdigest().encode()
+            path.write_bytes(changed + b' "seal": "' + seal + b'"\n}\n')
+            yield _outcome(base, path, rng)
 
 
 def flips(base: Instance, count: int, rng: np.random.Generator) -> Iterator[Outcome]:
@@ -693,14 +752,22 @@ def main() -> int:
     parser.add_argument("--flips", type=int, default=200, help="flipped bits and truncations")
     parser.add_argument("--false-claims", type=int, default=7, help="pairs with claims below an attained deviation")
     parser.add_argument("--every-flip", type=int, default=0, help="certificates of which every bit is flipped")
+    parser.add_argument("--resealed", type=int, default=0, help="certificates of which every bit is flipped and sealed")
     parser.add_argument("--planted", type=int, default=10, help="pairs with a planted deviation")
     parser.add_argument("--forged", type=int, default=12, help="certificates below the truth per planted pair")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--afresh", action="store_true", help="keep nothing from one attack to the next")
     options = parser.parse_args()
+    with nullcontext() if options.afresh else kept_in_mind():
+        return attack_all(options)
+
+
+def attack_all(options: argparse.Namespace) -> int:
     rng = np.random.default_rng(options.seed)
     table: dict[str, Counter[str]] = {}
     begin = time.perf_counter()
-    with tempfile.TemporaryDirectory() as name:
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         bases = [
             instance(KINDS[i % len(KINDS)], rng, Path(name) / str(i), RULES[i % len(RULES)])
             for i in range(max(options.bases, 1))
@@ -712,6 +779,9 @@ def main() -> int:
         if options.every_flip:
             chosen = [bases[i % len(bases)] for i in range(options.every_flip)]
             table["every flipped bit and truncation"] = _count(o for base in chosen for o in every_flip(base))
+        if options.resealed:
+            chosen = [bases[i % len(bases)] for i in range(options.resealed)]
+            table["every flipped bit, sealed again"] = _count(o for base in chosen for o in resealed_flips(base, rng))
         claims = (o for i in range(options.false_claims) for o in false_claims(bases[i % len(bases)], rng))
         table["epsilon below an attained deviation"] = _count(claims)
         plants = (o for _ in range(options.planted) for o in planted(rng, Path(name) / "planted", options.forged))
