@@ -13,8 +13,8 @@ import pytest
 
 from verify.audit import Verdict, audit, check, files, rounding
 from verify.audit import certificate as certificate_module
-from verify.audit.check import _Enclosure
-from verify.audit.exact import Resource
+from verify.audit.check import _Enclosure, _Prover
+from verify.audit.exact import Memory, Refuted, Resource
 from verify.certificate.emit import emit_certificate
 from verify.network.graph import Network, build
 from verify.network.structure import write_structure
@@ -172,3 +172,72 @@ def test_a_join_scales_every_side_that_it_takes(swapped: bool) -> None:
 
 def test_no_deviation_has_the_bound_zero() -> None:
     assert one(0, 0).largest == 0
+
+
+# rules
+
+
+def test_networks_with_other_steps_are_proved_apart(tmp_path: Path) -> None:
+    """relu(x) and x on [0, 1]: equal, and nothing to compare value by value."""
+    paths = {"original": tmp_path / "first.onnx", "compact": tmp_path / "second.onnx"}
+    write_onnx(network(1.0), paths["original"])
+    plain = build("x", (1,), [("y", "linear", ("x",), {"weight": "w"}, {})], "y", {"w": np.ones((1, 1), np.float32)})
+    write_onnx(plain, paths["compact"])
+    found = {}
+    for rule in ("separate", "pair_zonotope", "pair_backward"):
+        emit_certificate(
+            tmp_path / "c.json", **paths, boxes=[UNIT], epsilon=Fraction(1, 10**6), parameters={"symbols": 10},
+            lift=None if rule == "separate" else (), rule=rule, trees=[Leaf()],
+        )  # fmt: skip
+        found[rule] = audit(tmp_path / "c.json", **paths).verdict
+    assert found == {"separate": Verdict.ACCEPT, "pair_zonotope": Verdict.REJECT, "pair_backward": Verdict.REJECT}
+
+
+# many leaves at once
+
+
+def prover(paths: dict[str, Path]) -> _Prover:
+    programs = [check.read_network([paths[role].read_bytes()]) for role in ("original", "compact")]
+    return _Prover(certificate_module.read_certificate(paths["certificate"].read_bytes()), *programs)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5])
+def test_no_leaf_is_left_out_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """Five leaves, at most `limit` fit at once: a false one is found in every place, and named by its number."""
+
+    def check_memory(n: int, leaves: int, blocks: object) -> None:
+        if leaves > limit:
+            raise Memory("too much")
+
+    monkeypatch.setattr(check, "check_memory", check_memory)
+    judge = prover(issued(tmp_path, [UNIT], [Leaf()], "1/4"))
+    root = ((Fraction(0), Fraction(1)),)
+    good, bad = ((Fraction(0), Fraction(1, 4)),), ((Fraction(1, 4), Fraction(1)),)
+    assert judge.prove(iter([good] * 5), root, "here") == 5
+    assert Fraction(1, 8) <= judge.bound <= Fraction(1, 4)
+    for place in range(5):
+        with pytest.raises(Refuted, match=f"here, leaf {place}: "):
+            judge.prove(iter([*[good] * place, bad, *[good] * (4 - place)]), root, "here")
+
+
+def test_leaves_that_do_not_fit_one_by_one_are_no_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check_memory(*_: object) -> None:
+        raise Memory("too much")
+
+    judge = prover(issued(tmp_path, [UNIT], [Leaf()]))
+    monkeypatch.setattr(check, "check_memory", check_memory)
+    leaf = ((Fraction(0), Fraction(1)),)
+    for count in (1, 2, 3):
+        with pytest.raises(Memory, match="too much"):
+            judge.prove(iter([leaf] * count), leaf, "here")
+
+
+@pytest.mark.parametrize("size", [1, 2**40])
+def test_how_many_leaves_are_proved_together_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    paths = issued(tmp_path, [UNIT], [Split(0, Fraction(1, 2), HALF.low, Split(0, Fraction(3, 4), Leaf(), Leaf()))])
+    honest = audit(**paths)
+    assert (honest.verdict, honest.leaves) == (Verdict.ACCEPT, 3)
+    monkeypatch.setattr(check, "CHUNK_BYTES", size)
+    assert audit(**paths) == honest
