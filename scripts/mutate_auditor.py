@@ -309,7 +309,7 @@ class Campaign:
         if self.options.longest is not None:
             self.items = [i for i in self.items if self.seen[i.nodeid].seconds <= self.options.longest]
         for mutant, code in self.chosen:
-            outcome = self.judge(mutant, code())
+            outcome = accounted(mutant, self.judge(mutant, code()))
             self.results.append((mutant, outcome))
             if outcome in ("survived", "not executed"):
                 print(outcome + told(mutant), flush=True)
@@ -439,12 +439,18 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def accounted(mutant: Mutant, outcome: str) -> str:
+    """The outcome; a survivor is equivalent where the list says so of its whole line."""
+    listed = (*mutant.key[:3], "*") in known_equivalents()
+    return "equivalent" if outcome in ("survived", "not executed") and listed else outcome
+
+
 def told(mutant: Mutant) -> str:
     return f": {mutant.module}.{mutant.function}: {mutant.change}\n          {mutant.line}"
 
 
 def known_equivalents() -> dict[tuple[str, str, str, str], str]:
-    """Key -> reason, of the mutants that change no verdict."""
+    """Key -> reason, of the mutants that change no verdict; the change "*" stands for those of a line that survive."""
     entries = json.loads(EQUIVALENT.read_text()) if EQUIVALENT.exists() else []
     return {(e["module"], e["function"], e["line"], e["change"]): e["reason"] for e in entries}
 
@@ -460,6 +466,7 @@ def main() -> int:
     parser.add_argument("--survivors", type=Path, help="write the survivors to this JSON file")
     parser.add_argument("--again", type=Path, help="only the mutants in a file written by --survivors")
     parser.add_argument("--equivalents", action="store_true", help="judge also those that are listed as equivalent")
+    parser.add_argument("--bodies", action="store_true", help="leave out what acts at import: constants and defaults")
     parser.add_argument("--list", action="store_true", help="count the mutants, run nothing")
     options = parser.parse_args()
     chosen = [m for module in options.modules for m in mutants(module)]
@@ -468,6 +475,8 @@ def main() -> int:
     if options.again:
         keys = {tuple(entry.values()) for entry in json.loads(options.again.read_text())}
         chosen = [m for m in chosen if m[0].key in keys]
+    if options.bodies:
+        chosen = [m for m in chosen if owner(m[0])]
     if options.sample is not None and options.sample < len(chosen):
         chosen = random.Random(options.seed).sample(chosen, options.sample)
     if options.list:
@@ -491,6 +500,7 @@ def report(chosen: Sequence[tuple[Mutant, Compiled]], options: Any) -> int:
         outcome = imported_anew(mutant, code(), QUICK)
         if outcome == "survived" and options.longest is None:
             outcome = imported_anew(mutant, code(), THOROUGH)
+        outcome = accounted(mutant, outcome)
         results.append((mutant, outcome))
         if outcome == "survived":
             print(outcome + told(mutant), flush=True)

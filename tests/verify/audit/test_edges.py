@@ -241,3 +241,21 @@ def test_how_many_leaves_are_proved_together_does_not_matter(
     assert (honest.verdict, honest.leaves) == (Verdict.ACCEPT, 3)
     monkeypatch.setattr(check, "CHUNK_BYTES", size)
     assert audit(**paths) == honest
+
+
+def test_a_refusal_names_the_first_leaf_and_output_with_their_numbers(tmp_path: Path) -> None:
+    """Outputs x and twice 2 x against half of them, on three leaves: the first false one is leaf 1, in output 1."""
+    paths = {"original": tmp_path / "first.onnx", "compact": tmp_path / "second.onnx"}
+    for path, scale in zip(paths.values(), (1.0, 0.5), strict=True):
+        weight = scale * np.array([[1.0], [2.0], [2.0]], np.float32)
+        write_onnx(build("x", (1,), [("y", "linear", ("x",), {"weight": "w"}, {})], "y", {"w": weight}), path)
+    emit_certificate(
+        tmp_path / "c.json", **paths, boxes=[UNIT], epsilon=Fraction(3, 8), lift=(), rule="pair_zonotope",
+        parameters={"symbols": 10}, trees=[Split(0, Fraction(1, 4), Leaf(), HALF)],
+    )  # fmt: skip
+    report = audit(tmp_path / "c.json", **paths)
+    assert report.verdict is Verdict.REJECT
+    found = re.match(r"box 0, leaf 1: output 1 deviates by a value in \[(.*), (.*)\] for all this", report.reason)
+    assert found is not None, report.reason
+    assert [float(v) for v in found.groups()] == pytest.approx([0.25, 0.5], abs=1e-5)
+    assert report.reason.endswith("which is not within epsilon = 0.375")
