@@ -114,3 +114,76 @@ def test_after_an_affine_step_d_is_the_narrower_of_rule_and_difference(radius: f
     for (low, high), value in zip(ends(found.d), (3, 6), strict=True):
         assert low <= value <= high
         assert high - low <= widest
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (3, 0), (0, 3), (-4, 2)])
+def test_the_narrower_of_two_forms_keeps_all_of_its_radius(first: int, second: int) -> None:
+    """Radii 24 and 40, 40 and 24, 8 and 8, with symbols and remainders on both sides, in units of their own."""
+
+    def form(exponent: int, pairs: list[tuple[int, int]]) -> Form:
+        scale = 2.0**-exponent * 16
+        body = np.array([[[5.0], [s]] for s, _ in pairs]) * scale
+        return Form(exponent, (*CENTRE, (1, 1)), body, np.array([[r] for _, r in pairs]) * scale)
+
+    a = form(first, [(1, 23), (10, 30), (3, 5)])
+    b = form(second, [(35, 5), (4, 20), (5, 3)])
+    for found in (rules.narrower(a, b), rules.narrower(b, a)):
+        unit = Fraction(2) ** found.exponent
+        assert [int(r) * unit for r in found.radius.ravel()] == [16 * r for r in (24, 24, 8)]
+        assert [int(r) * unit for r in found.rem.ravel()][:2] == [16 * 23, 16 * 20]
+        assert [int(c) * unit for c in found.body[:, 0, 0]] == [80, 80, 80]
+    for found in (rules.narrower(a.take(np.array([0])), b.take(np.array([0]))),):
+        assert int(found.radius[0, 0]) * Fraction(2) ** found.exponent == 16 * 24
+    assert rules.narrower(a, a) is a
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_bias_that_is_not_known_exactly_widens_its_result(paired: bool) -> None:
+    """Both networks have the bias 2^52 and 2^51, known to +-300 and +-500: y, z and D must leave room for that."""
+    from verify.audit.exact import Real
+    from verify.audit.lift import stages_alone, stages_of_pair
+    from verify.audit.program import Program
+
+    def net(value: float, error: float) -> Program:
+        bias = Real(np.array([value]), np.array([0]), np.array([error]))
+        step = Step("s", "affine", ("x",), (1,), np.zeros((1, 1, 1), np.int64), integers([1], (1, 1, 1)), bias)
+        return Program("x", (1,), False, (step,), "s", "")
+
+    first, second = net(2.0**52, 300.0), net(2.0**51, 500.0)
+    stages = stages_of_pair(first, second, ()) if paired else stages_alone(first)
+    x = points(0)
+    values = Values(x, x, x) if paired else Values(x)
+    (found,) = rules.propagate(stages, values, Symbols(2, np.array([9.0])), (1,))
+    wanted = [(found.z, 2**52, 300)] + ([(found.y, 2**51, 500), (found.d, 2**51, 800)] if paired else [])
+    for form, centre, error in wanted:
+        assert form is not None
+        ((low, high),) = ends(form)
+        assert low <= centre - error
+        assert centre + error <= high
+        assert high - low <= 2**17  # forty bits are kept of 2^52 and more
+
+
+@pytest.mark.parametrize("kind", ["affine", "sum"])
+@pytest.mark.parametrize("budget", [0.0, 99.0])
+def test_what_executions_round_is_in_z_and_y_and_twice_in_d(kind: str, budget: float) -> None:
+    """Values near 2^30, so that one rounding is about 2^6: it must be in every form, and only for float32 claims."""
+    from verify.audit.lift import stages_of_pair
+    from verify.audit.program import Program
+
+    affine = Step("s", "affine", ("x",), (1,), np.arange(2)[None, None], integers([1, 1], (1, 1, 2)))
+    step = affine if kind == "affine" else Step("s", "sum", ("x", "x"), (2,), signs=(1, 1))
+    net = Program("x", (2,), False, (step,), "s", "", True)
+    stages = stages_of_pair(net, net, ())
+    assert stages[0].aligned
+    size = 2**30
+    x = points(size, size)
+    one = (5 if kind == "affine" else 2) * 2 * size / 2**24  # gamma of n + 3 = 5 summands, or of two
+    for float32 in (True, False):
+        first = Values(x, x, points(0, 0))
+        (found,) = rules.propagate(stages, first, Symbols(2, np.array([budget]), float32), (1,))
+        for form, centre, least in ((found.z, 2 * size, one), (found.y, 2 * size, one), (found.d, 0, 2 * one)):
+            assert form is not None
+            low, high = ends(form)[0]
+            assert low <= centre - least * float32
+            assert centre + least * float32 <= high
+            assert high - low <= 2 * least * float32 * 1.01 + 0.01
