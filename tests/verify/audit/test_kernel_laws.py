@@ -321,8 +321,12 @@ def test_the_plane_of_a_relu_pair_holds_and_is_touched(ends: list[int], sloped: 
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [(-8, 8), (-3, 100), (-100, 3), (-7, 5), (-6, 0), (0, 6), (3, 6), (-6, -3), (0, 0)]
-)
+    ("low", "high"),
+    [
+        (-8, 8), (-3, 100), (-100, 3), (-7, 5), (-6, 0), (0, 6), (3, 6), (-6, -3), (0, 0), (-1, 3), (-3, 1), (-1, 1),
+        (-1, 1001), (-1001, 1),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("budget", [0.0, 1.0])
 def test_the_line_of_a_relu_holds_between_its_bounds(low: int, high: int, budget: float) -> None:
     """x = centre + radius xi, so its relu must fit centre', slope' xi and what is new, at both ends and at 0."""
