@@ -105,3 +105,73 @@ def test_a_relu_bounds_only_what_it_is_given(y: int | None) -> None:
     found = rules.relu(Values(one, None if y is None else one), KEPT, Symbols(2, np.array([9.0])))
     assert (found.y is None) is (y is None)
     assert found.d is None
+
+
+@pytest.mark.parametrize("remainder", [0, 3, 40])
+@pytest.mark.parametrize(("centre", "radius"), [(0, 8), (5, 9), (-5, 9), (7, 2), (30, 4), (-30, 4), (-1, 1), (1, 1)])
+@pytest.mark.parametrize("budget", [0.0, 1.0])
+@pytest.mark.parametrize("exponent", [-3, 0, 3])
+def test_a_line_leaves_room_for_the_remainder(
+    centre: int, radius: int, remainder: int, budget: float, exponent: int
+) -> None:
+    """x = centre + radius xi + remainder eta: for every xi all relu(x) must lie in what the line says at that xi."""
+    x = Form(0, (*CENTRE, (1, 1)), np.array([[[float(centre)], [float(radius)]]]), np.array([[float(remainder)]]))
+    low, high = x.bounds(exponent)
+    found = rules.relu_line(x, low, high, exponent, Symbols(2, np.array([budget])))
+    unit = Fraction(2) ** found.exponent
+    columns = [int(v) * unit for v in found.body[0, :, 0].tolist()]
+    slope = columns[1] if (1, 1) in found.blocks else Fraction(0)
+    room = sum(abs(v) for v in columns[2:]) + int(found.rem[0, 0]) * unit
+    widths = []
+    for xi in (Fraction(i, 4) for i in range(-4, 5)):
+        value = columns[0] + slope * xi
+        ends = [max(centre + radius * xi + eta * remainder, Fraction(0)) for eta in (-1, 0, 1)]
+        assert value - room <= min(ends)
+        assert max(ends) <= value + room
+        widths.append(room)
+    linear = centre - radius - remainder >= 0 or centre + radius + remainder <= 0
+    if budget and not linear:  # half the height at most half of the triangle's, and the remainder
+        assert max(widths) <= (radius + remainder) * Fraction(51, 100) + remainder + 2**exponent * 2
+    if linear:
+        assert max(widths) <= remainder + Fraction(1, 2**20)
+
+
+def shared(centre: int, slope: int, remainder: int, exponent: int) -> Form:
+    """centre + slope xi + remainder eta in units of 2^exponent, for multiples of it."""
+    scale = 2.0**-exponent
+    body = np.array([[[centre * scale], [slope * scale]]])
+    return Form(exponent, (*CENTRE, (1, 1)), body, np.array([[remainder * scale]]))
+
+
+@pytest.mark.parametrize(
+    ("z", "d"),
+    [
+        ((0, 8, 0), (0, 2, 0)), ((0, 8, 3), (1, 0, 2)), ((0, 8, 3), (1, -3, 2)), ((6, 8, 5), (4, 2, 3)),
+        ((-6, 8, 5), (-4, 2, 3)), ((20, 8, 5), (4, 2, 3)), ((-20, 8, 5), (-4, 2, 3)), ((20, 4, 5), (40, 2, 3)),
+        ((-20, 4, 5), (-40, 2, 3)), ((0, 1, 9), (0, 0, 9)), ((3, 0, 2), (3, 0, 2)), ((9, 2, 7), (0, 1, 0)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("budget", [0.0, 9.0])
+@pytest.mark.parametrize("exponents", [(0, 0), (-2, 0), (0, -3)])
+def test_a_plane_leaves_room_for_both_remainders(
+    z: tuple[int, int, int], d: tuple[int, int, int], budget: float, exponents: tuple[int, int]
+) -> None:
+    """For every xi and all remainders, relu(z) - relu(z - D) must lie in what the plane says at that xi."""
+    first, second = (shared(*v, e) for v, e in zip((z, d), exponents, strict=True))
+    ends = [pair(v[0] - abs(v[1]) - v[2], v[0] + abs(v[1]) + v[2]) for v in (z, d)]
+    reach = abs(z[1] - d[1]) + z[2] + d[2]
+    y = pair(z[0] - d[0] - reach, z[0] - d[0] + reach)
+    found = rules._relu_difference(first, second, Bounds(0, ends[0], y, ends[1]), KEPT, Symbols(2, np.array([budget])))
+    unit = Fraction(2) ** found.exponent
+    columns = [int(v) * unit for v in found.body[0, :, 0].tolist()]
+    slope = columns[1] if (1, 1) in found.blocks else Fraction(0)
+    others = columns[2:] if (1, 1) in found.blocks else columns[1:]
+    room = sum(abs(v) for v in others) + int(found.rem[0, 0]) * unit
+    for xi, at, by in product((Fraction(i, 4) for i in range(-4, 5)), (-1, 0, 1), (-1, 0, 1)):
+        here, apart = z[0] + z[1] * xi + at * z[2], d[0] + d[1] * xi + by * d[2]
+        value = max(here, Fraction(0)) - max(here - apart, Fraction(0))
+        assert columns[0] + slope * xi - room <= value <= columns[0] + slope * xi + room
+    active = ends[0][0][0, 0] >= 0 and y[0][0, 0] >= 0
+    dead = ends[0][1][0, 0] <= 0 and y[1][0, 0] <= 0
+    assert not active or room <= d[2] + Fraction(1, 2**20)
+    assert not dead or (room, columns[0], slope) == (0, 0, 0)
