@@ -175,3 +175,26 @@ def test_a_plane_leaves_room_for_both_remainders(
     dead = ends[0][1][0, 0] <= 0 and y[1][0, 0] <= 0
     assert not active or room <= d[2] + Fraction(1, 2**20)
     assert not dead or (room, columns[0], slope) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("widths", [(3, 2), (2, 3), (1, 3), (3, 1), (3, 3)])
+@pytest.mark.parametrize("largest", [0, 1, 2])
+def test_windows_of_other_widths_are_each_taken_whole(widths: tuple[int, int], largest: int) -> None:
+    """One window a network, of one to three elements: the maximum is over all of its own and none of the other's."""
+    from verify.audit.lift import Stage
+    from verify.audit.program import Step
+
+    values = [-7.0, -8.0, -9.0]
+    values[largest] = -2.0
+    taps = [np.arange(width)[None] for width in widths]
+    steps = [Step("m", "max", ("x",), (1,), t) for t in taps]
+    x = Form(0, CENTRE, np.array(values)[:, None, None], np.zeros((3, 1)))
+    stage = Stage(steps[0], (0,), steps[1], (0,), kept=KEPT)
+    (found,) = rules.propagate([stage], Values(x, x, None), Symbols(2, np.array([9.0])), (1,))
+    assert found.y is not None
+    assert found.d is not None
+    z, y = (max(values[:width]) for width in widths)
+    for form, value in ((found.z, z), (found.y, y), (found.d, z - y)):
+        low, high = form.bounds(-10)
+        assert low[0, 0] <= value * 2**10 <= high[0, 0]
+        assert high[0, 0] - low[0, 0] <= 2
