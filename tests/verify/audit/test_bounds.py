@@ -198,3 +198,22 @@ def test_windows_of_other_widths_are_each_taken_whole(widths: tuple[int, int], l
         low, high = form.bounds(-10)
         assert low[0, 0] <= value * 2**10 <= high[0, 0]
         assert high[0, 0] - low[0, 0] <= 2
+
+
+@pytest.mark.parametrize("window", [[2, 1, 0], [1, 0, 2], [0, 1, -1], [2, -1, 0], [2, -1, -1]])
+@pytest.mark.parametrize("values", [[5.0, 6.0, 4.0], [-5.0, -6.0, -4.0], [9.0, -6.0, 4.0]])
+def test_elements_of_a_window_come_in_any_order_and_missing_ones_count_as_absent(
+    window: list[int], values: list[float]
+) -> None:
+    from verify.audit.lift import Stage
+    from verify.audit.program import Step
+
+    step = Step("m", "max", ("x",), (1,), np.array([window]))
+    x = Form(0, CENTRE, np.array(values)[:, None, None], np.zeros((3, 1)))
+    stage = Stage(step, (0,), step, (0,), kept=KEPT)
+    (found,) = rules.propagate([stage], Values(x, x, None), Symbols(2, np.array([9.0])), (1,))
+    assert found.y is not None
+    for form in (found.z, found.y):
+        low, high = form.bounds(-10)
+        assert low[0, 0] <= 2**10 * max(values[i] for i in window if i >= 0) <= high[0, 0]
+        assert high[0, 0] - low[0, 0] <= 2

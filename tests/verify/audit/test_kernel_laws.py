@@ -132,8 +132,8 @@ def test_a_remainder_that_becomes_a_symbol_keeps_its_size() -> None:
 def test_bounds_of_a_form_are_outward(unit: int) -> None:
     form = Form(0, ((0, 1), (1, 1)), np.array([[[7.0], [-4.0]]]), np.array([[2.0]]))
     low, high = form.bounds(unit)
-    assert int(low[0, 0]) == int(np.floor(1 / 2.0**unit))
-    assert int(high[0, 0]) == int(np.ceil(13 / 2.0**unit))
+    assert low[0, 0] == np.floor(1 / 2.0**unit)
+    assert high[0, 0] == np.ceil(13 / 2.0**unit)
     assert form.radius.tolist() == [[6.0]]
 
 
