@@ -163,8 +163,9 @@ def test_dropout_and_casts_change_nothing() -> None:
     """What only training does, and constants in a wider type; with these no claim is one about float32 networks."""
     plain = read_onnx(model(Case((1, 3), [("MatMul", ["x", "w"], {})], {"w": W.T})).SerializeToString())
     dropped = Case((1, 3), [("MatMul", ["x", "w"], {}), ("Dropout", ["t0"], {"seed": 3})], {"w": W.T})
-    assert exact_values(read_onnx(model(dropped).SerializeToString()), [Fraction(i) for i in range(3)])[-1] == (
-        exact_values(plain, [Fraction(i) for i in range(3)])[-1]
+    assert (
+        exact_values(read_onnx(model(dropped).SerializeToString()), [Fraction(i) for i in range(3)])[-1]
+        == (exact_values(plain, [Fraction(i) for i in range(3)])[-1])
     )
     cast = Case((1, 3), [("Cast", ["w"], {"to": 11}), ("MatMul", ["x", "t0"], {})], {"w": W.T})
     read = read_onnx(model(cast).SerializeToString())
