@@ -575,10 +575,16 @@ def _number(text: str) -> Fraction:
     return int(mantissa) * Fraction(2) ** int(exponent) if exponent else Fraction(text)
 
 
+def _about(claim: dict[str, Any]) -> list[Any]:
+    """What a claim is about, apart from domain and epsilon; the names of files are informative (SPEC.md, section 3)."""
+    networks = [(claim[k]["digest"], [f["sha256"] for f in claim[k]["files"]]) for k in ("original", "compact")]
+    return [*networks, *(claim[k] for k in ("inputs", "outputs", "norm", "arithmetic"))]
+
+
 def implied(original: dict[str, Any], mutant: dict[str, Any]) -> bool:
     """Whether the claim of `mutant` follows from that of `original` (both as parsed from accepted files)."""
     a, b = original["claim"], mutant["claim"]
-    if any(a[k] != b[k] for k in ("original", "compact", "inputs", "outputs", "norm", "arithmetic")):
+    if _about(a) != _about(b):
         return False
     return _epsilon(mutant) >= _epsilon(original) and all(
         any(_inside(small, large) for large in a["domain"]) for small in b["domain"]
@@ -626,7 +632,7 @@ def _outcome(base: Instance, path: Path, rng: np.random.Generator) -> Outcome:
 def proved_anew(base: Instance, original: dict[str, Any], mutant: dict[str, Any], rng: np.random.Generator) -> bool:
     """Whether a claim on other boxes about the same networks stands: no sample or corner exceeds its epsilon."""
     a, b = original["claim"], mutant["claim"]
-    if any(a[k] != b[k] for k in ("original", "compact", "inputs", "outputs", "norm", "arithmetic")):
+    if _about(a) != _about(b):
         return False
     boxes = [Box(*(tuple(_number(v) for v in box[side]) for side in ("lower", "upper"))) for box in b["domain"]]
     return all(attained(replace(base, box=box), rng)[0] <= _epsilon(mutant) for box in boxes)
