@@ -42,7 +42,10 @@ SOURCES, TESTS = ROOT / "verify" / "audit", ROOT / "tests" / "verify" / "audit"
 EQUIVALENT = TESTS / "equivalent_mutants.json"
 CORE = ("check", "rules", "form", "linear", "rounding", "exact", "lift", "certificate")
 MODULES = (*CORE, "program", "files", "protobuf", "onnx_file", "onnx_operators", "onnx_tensor", "structure_file")
-QUICK = ("test_kernel_laws.py", "test_golden.py", "test_unit_proposal.py")
+QUICK = (
+    "test_kernel_laws.py", "test_edges.py", "test_premises.py", "test_bounds.py", "test_guards.py", "test_golden.py",
+    "test_unit_proposal.py", "test_onnx_operators.py",
+)  # fmt: skip
 THOROUGH = ("test_exact.py", "test_rules.py", "test_check.py", "test_rounding.py")
 UNSUITED = ("failure_at_any_call", "nothing_but_numpy", "deep_tree", "every_function", "other_process")
 OPTIONS = [
@@ -461,6 +464,7 @@ def main() -> int:
     parser.add_argument("--functions", nargs="+", help="only these functions")
     parser.add_argument("--sample", type=int, help="that many of the mutants, drawn with --seed")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="only the files of quick tests")
     parser.add_argument("--longest", type=float, help="only tests of at most that many seconds")
     parser.add_argument("--seen", type=Path, help="what each test executes: read from this file, completed, written")
     parser.add_argument("--survivors", type=Path, help="write the survivors to this JSON file")
@@ -498,13 +502,14 @@ def report(chosen: Sequence[tuple[Mutant, Compiled]], options: Any) -> int:
     settings.load_profile("mutation")
     for mutant, code in (pair for pair in open_ones if not owner(pair[0])):
         outcome = imported_anew(mutant, code(), QUICK)
-        if outcome == "survived" and options.longest is None:
+        if outcome == "survived" and options.longest is None and not options.quick:
             outcome = imported_anew(mutant, code(), THOROUGH)
         outcome = accounted(mutant, outcome)
         results.append((mutant, outcome))
         if outcome == "survived":
             print(outcome + told(mutant), flush=True)
-    if campaign.chosen and pytest.main([*OPTIONS, "-s", str(TESTS)], plugins=[campaign]):
+    files = [TESTS / name for name in QUICK] if options.quick else [TESTS]
+    if campaign.chosen and pytest.main([*OPTIONS, "-s", *map(str, files)], plugins=[campaign]):
         return 3
     results += campaign.results
     survivors = [m for m, outcome in results if outcome in ("survived", "not executed")]

@@ -266,39 +266,3 @@ def test_a_fill_that_is_not_known_exactly_widens_its_places() -> None:
     assert low <= 3 <= high
     assert least <= 2**52 - 400
     assert most >= 2**52 + 400
-
-
-@pytest.mark.parametrize(("radius", "widest"), [(64.0, 1), (0.0, 1)])
-def test_after_an_affine_step_d_is_the_narrower_of_rule_and_difference(radius: float, widest: int) -> None:
-    """D known to +-64 next to exact z and y, and D known exactly next to z and y known to +-64."""
-    from verify.audit.lift import stages_of_pair
-    from verify.audit.program import Program
-
-    step = Step("s", "affine", ("x",), (2,), np.arange(3)[None, None], integers([1, 2, 3, 4, 5, 6], (1, 2, 3)))
-    net = Program("x", (3,), False, (step,), "s", "")
-    stages = stages_of_pair(net, net, ())
-    assert stages[0].aligned
-    z, y, d = points(9, 8, 7, radius=64 - radius), points(9, 8, 6, radius=64 - radius), points(0, 0, 1, radius=radius)
-    (found,) = rules.propagate(stages, Values(z, y, d), Symbols(2, np.array([9.0])), (1,))
-    assert found.d is not None
-    for (low, high), value in zip(ends(found.d), (3, 6), strict=True):
-        assert low <= value <= high
-        assert high - low <= widest
-
-
-@pytest.mark.parametrize(("radius", "widest"), [(64.0, 1), (0.0, 1)])
-def test_after_an_affine_step_d_is_the_narrower_of_rule_and_difference(radius: float, widest: int) -> None:
-    """D known to +-64 next to exact z and y, and D known exactly next to z and y known to +-64."""
-    from verify.audit.lift import stages_of_pair
-    from verify.audit.program import Program
-
-    step = Step("s", "affine", ("x",), (2,), np.arange(3)[None, None], integers([1, 2, 3, 4, 5, 6], (1, 2, 3)))
-    net = Program("x", (3,), False, (step,), "s", "")
-    stages = stages_of_pair(net, net, ())
-    assert stages[0].aligned
-    z, y, d = points(9, 8, 7, radius=64 - radius), points(9, 8, 6, radius=64 - radius), points(0, 0, 1, radius=radius)
-    (found,) = rules.propagate(stages, Values(z, y, d), Symbols(2, np.array([9.0])), (1,))
-    assert found.d is not None
-    for (low, high), value in zip(ends(found.d), (3, 6), strict=True):
-        assert low <= value <= high
-        assert high - low <= widest
