@@ -266,3 +266,32 @@ def test_a_fill_that_is_not_known_exactly_widens_its_places() -> None:
     assert low <= 3 <= high
     assert least <= 2**52 - 400
     assert most >= 2**52 + 400
+
+
+@pytest.mark.parametrize(
+    ("taps", "fill", "wanted"), [([0, -1], None, [3, 0]), ([-1, -1], 6, [6, 6]), ([-1], None, [0])]
+)
+def test_places_that_read_nothing_hold_the_constant_or_zero(
+    taps: list[int], fill: int | None, wanted: list[int]
+) -> None:
+    bias = None if fill is None else integers([fill], ())
+    step = Step("g", "gather", ("x",), (len(taps),), np.array(taps), bias=bias)
+    found = rules.apply(Stage(step, (0,)), [Values(points(3.0))], Symbols(2, np.array([9.0])))
+    assert [low <= value <= high for (low, high), value in zip(ends(found.z), wanted, strict=True)] == [True] * len(
+        taps
+    )
+    assert all(high - low < Fraction(1, 100) for low, high in ends(found.z))
+
+
+def test_a_sum_of_one_network_alone_rounds_too() -> None:
+    from verify.audit.lift import stages_alone
+    from verify.audit.program import Program
+
+    net = Program("x", (3,), False, (STEPS["sum"],), "s", "", True)
+    size = 2.0**30
+    first = Values(points(size, size, -size))
+    (found,) = rules.propagate(stages_alone(net), first, Symbols(2, np.array([9.0]), True), (1,))
+    assert found.y is None
+    for (low, high), value in zip(ends(found.z), (2 * size, 2 * size, -2 * size), strict=True):
+        assert low <= value - 256
+        assert value + 256 <= high
