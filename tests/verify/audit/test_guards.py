@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from tests.verify.audit.exact_semantics import exact_values, read
-from verify.audit import Verdict, audit, check, rules
+from verify.audit import Verdict, audit, certificate, check, rules
 from verify.audit.certificate import Certificate
 from verify.audit.exact import Real
 from verify.audit.files import read_json
-from verify.audit.lift import Stage, _cross
+from verify.audit.lift import Stage, _bias, _cross
 from verify.audit.onnx_tensor import read_tensor
 from verify.audit.planes import Inconsistent
-from verify.audit.program import Malformed, Step, Unsupported
+from verify.audit.program import Malformed, Step, Unsupported, integers
 from verify.audit.protobuf import Message, read_message
 from verify.audit.structure_file import read_structure
 from verify.network.graph import Network, build
@@ -259,3 +259,42 @@ def test_numbers_too_large_for_their_unit_are_refused() -> None:
     assert number.top == 64
     assert number.negated().mantissa.tolist() == [-(2.0**52)]
     assert number.reshape(1, 1).transpose(1, 0).mantissa.shape == (1, 1)
+
+
+# trees and biases at their edges
+
+
+@pytest.mark.parametrize("tree", ["0:0p0 . .", "0:1p0 . .", "0:1p1 . .", "0:-1p0 . .", "0:1p-1 0:1p-1 . . ."])
+def test_a_split_at_an_end_or_outside_is_refused(tree: str) -> None:
+    with pytest.raises(Malformed, match="strictly inside"):
+        list(certificate.walk(tree, ((Fraction(0), Fraction(1)),)))
+
+
+def test_a_tree_may_be_as_deep_as_stated_and_no_deeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificate, "MAX_DEPTH", 3)
+    box = ((Fraction(0), Fraction(1)),)
+    chains = [" ".join(f"0:1p-{i}" for i in range(1, depth + 1)) + " ." * (depth + 1) for depth in (3, 4)]
+    assert len(list(certificate.walk(chains[0], box))) == 4
+    with pytest.raises(Malformed, match="deeper than 3"):
+        list(certificate.walk(chains[1], box))
+
+
+@pytest.mark.parametrize("now", [None, [2, 0, 1]])
+def test_a_bias_may_be_missing_on_either_side(now: list[int] | None) -> None:
+    """Three outputs: the difference of the biases has three elements, whoever has one."""
+
+    def step(values: list[int] | None) -> Step:
+        return Step("y", "affine", ("x",), (3,), bias=None if values is None else integers(values, (3,)))
+
+    kept = np.arange(3) if now is None else np.array(now)
+    first, second = [5, 6, 7], [1, 1, 2]
+    for a, b in ((first, None), (None, second), (first, second)):
+        whole, error, unit = _bias(step(a), step(b), kept)
+        assert whole is not None
+        assert error is not None
+        assert (whole.shape, error.tolist()) == ((3,), [0, 0, 0])
+        wanted = [(a[k] if a else 0) - (b[j] if b else 0) for j, k in enumerate(kept.tolist())]
+        assert [int(v) * Fraction(2) ** unit for v in whole] == wanted
+    whole, error, unit = _bias(step(first), None, None)
+    assert [int(v) * Fraction(2) ** unit for v in whole] == first  # type: ignore[union-attr]
+    assert _bias(step(None), step(None), kept) == (None, None, 0)
