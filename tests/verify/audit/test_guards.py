@@ -1,5 +1,6 @@
 """Guards that ordinary files do not meet: damaged messages and tensors, and second lines behind checks made before."""
 
+import hashlib
 import json
 import struct
 from fractions import Fraction
@@ -12,18 +13,24 @@ import pytest
 from tests.verify.audit.exact_semantics import exact_values, read
 from verify.audit import Verdict, audit, certificate, check, rules
 from verify.audit.certificate import Certificate
-from verify.audit.exact import Real
+from verify.audit.exact import LARGEST, OutOfRange, Real, Refuted
 from verify.audit.files import read_json
-from verify.audit.lift import Stage, _bias, _cross
+from verify.audit.form import CENTRE, Form, Term, constant, place, settle
+from verify.audit.lift import Correspondence, Stage, _bias, _cross, stages_of_pair
+from verify.audit.linear import image, linear_map
 from verify.audit.onnx_tensor import read_tensor
 from verify.audit.planes import Inconsistent
 from verify.audit.program import Malformed, Step, Unsupported, integers
 from verify.audit.protobuf import Message, read_message
 from verify.audit.structure_file import read_structure
+from verify.certificate.emit import emit_certificate
 from verify.network.graph import Network, build
 from verify.network.structure import write_structure
+from verify.spec.box import Box
+from verify.spec.deviation import Leaf
 
 GOLDEN = Path(__file__).parent / "golden"
+BOX = Box.from_floats([0.0] * 3, [0.5] * 3)
 FILES = GOLDEN / "v0_real.json", GOLDEN / "original.onnx", GOLDEN / "compact.onnx"
 
 # second lines
@@ -298,3 +305,98 @@ def test_a_bias_may_be_missing_on_either_side(now: list[int] | None) -> None:
     whole, error, unit = _bias(step(first), None, None)
     assert [int(v) * Fraction(2) ** unit for v in whole] == first  # type: ignore[union-attr]
     assert _bias(step(None), step(None), kept) == (None, None, 0)
+
+
+def test_summands_that_cancel_beyond_the_exact_range_are_refused() -> None:
+    """2^57 + 1 - 2^57 is 0 in float64: summands of such a size have no place, however small their sum."""
+    large, one = constant(np.array([[2.0**12]]), 0), constant(np.array([[1.0]]), -45)
+    minus = constant(np.array([[-(2.0**12)]]), 0)
+    with pytest.raises(OutOfRange):
+        place(np.zeros((1, 1, 1)), CENTRE, [large, one, minus], -45)
+    body = np.zeros((1, 1, 1))
+    assert place(body, CENTRE, [large, one, minus], -35).tolist() == [[1.0]]  # 2^-10 of a unit is lost, and counted
+    assert body.tolist() == [[[0.0]]]
+
+
+def test_values_that_are_asked_for_are_kept() -> None:
+    relu = [Step(name, "relu", (source,), (1,)) for name, source in (("r", "x"), ("s", "r"))]
+    x = Form(0, CENTRE, np.full((1, 1, 1), 3.0), np.zeros((1, 1)))
+    stages = [Stage(relu[0], (0,)), Stage(relu[1], (1,))]
+    found = rules.propagate(stages, rules.Values(x), rules.Symbols(2, np.zeros(1)), (0, 1, 2))
+    assert [float(v.z.bounds(0)[0][0, 0]) for v in found] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("rule", ["separate", "pair_zonotope", "pair_backward"])
+def test_equal_networks_are_certified_by_every_rule(tmp_path: Path, rule: str) -> None:
+    emit_certificate(
+        tmp_path / "c.json", original=FILES[1], compact=FILES[1], boxes=[BOX], epsilon=Fraction(1000), rule=rule,
+        lift=None if rule == "separate" else (), parameters={"symbols": 9}, trees=[Leaf()],
+    )  # fmt: skip
+    report = audit(tmp_path / "c.json", FILES[1], FILES[1])
+    assert report.verdict is Verdict.ACCEPT, report
+    assert (report.bound == 0) is (rule != "separate")
+
+
+def test_a_lift_pairs_values_of_the_same_step(tmp_path: Path) -> None:
+    program = check.read_network([FILES[1].read_bytes()])
+    one, other = program.steps[0], program.steps[-1]
+    for pair in ((one.name, other.name), ("nothing", one.name), (one.name, "nothing")):
+        entry = Correspondence(*pair, 0, (0,))
+        with pytest.raises(Refuted, match="at the same step"):
+            stages_of_pair(program, program, (entry,))
+
+
+@pytest.mark.parametrize(("weight", "radius"), [(3.0, 1.0), (-3.0, 3.0), (0.0, 2.0), (5.0, 0.0)])
+@pytest.mark.parametrize("unit", [-30, 0, 30])
+@pytest.mark.parametrize("exponent", [-20, 0, 20])
+def test_inexact_weights_times_remainders_alone(weight: float, radius: float, unit: int, exponent: int) -> None:
+    """A value in [-r, r] without a centre, a weight in [w - e, w + e]: the product reaches (|w| + e) r."""
+    linear = linear_map(np.full((1, 1, 1), weight), np.full((1, 1, 1), radius), unit, np.zeros((1, 1, 1), np.int64), 1)
+    size = 2.0**30
+    found = settle(*image(linear, Form(exponent, CENTRE, np.zeros((1, 1, 1)), np.full((1, 1), size))))
+    reached = int(found.radius[0, 0]) * Fraction(2) ** (found.exponent - unit - exponent)
+    assert int((abs(weight) + radius) * size) <= reached <= int((abs(weight) + 2 * radius + 1) * size)
+
+
+def test_forms_hold_integers_whatever_was_rounded_away() -> None:
+    one, third = np.ones((1, 1, 1)), np.full((1, 1, 1), 3.0)
+    for large in (2.0**20, 2.0**38, -(2.0**38)):
+        found = settle(
+            [
+                constant(np.array([[large]]), 0),
+                Term(Form(-3, CENTRE, third, one[0])),
+                Term(Form(-9, CENTRE, one, one[0])),
+            ],
+            [],
+        )
+        assert (found.body == np.rint(found.body)).all()
+        assert (found.rem == np.rint(found.rem)).all()
+
+
+@pytest.mark.parametrize("top", [2**19, 2**39 + 5, 2**52 - 1])
+@pytest.mark.parametrize("values", [2**18, 2**38 + 3, 2**39 - 1])
+@pytest.mark.parametrize("length", [1, 7])
+def test_the_reach_of_an_image_bounds_its_entries(top: int, values: int, length: int) -> None:
+    """The guard against sums beyond the exact range rests on it."""
+    signs = np.where(np.arange(length) % 3 == 0, -1.0, 1.0)
+    whole = (signs * top)[None, None]
+    linear = linear_map(whole, np.zeros_like(whole), 0, np.arange(length)[None, None], length)
+    form = Form(0, CENTRE, (signs * values)[:, None, None], np.zeros((length, 1)))
+    (summand,), _ = image(linear, form)
+    for part in summand.parts(slice(None)):
+        assert np.abs(part.body).max() <= part.reach < LARGEST
+    found = settle(*image(linear, form))
+    (low,), (high,) = (a[0] for a in found.bounds(found.exponent))
+    assert (
+        int(low) * Fraction(2) ** found.exponent <= length * top * values <= int(high) * Fraction(2) ** found.exponent
+    )
+
+
+@pytest.mark.parametrize("words", [[3], "none", [None], ["fine"] * 101, {}])
+def test_what_is_not_established_is_a_list_of_sentences(tmp_path: Path, words: Any) -> None:
+    data = json.loads(FILES[0].read_text())
+    del data["seal"]
+    text = json.dumps({**data, "not_established": words})[:-1] + ",\n"
+    seal = hashlib.sha256(text.encode()).hexdigest()
+    (tmp_path / "c.json").write_text(f'{text} "seal": "{seal}"\n}}\n')
+    assert audit(tmp_path / "c.json", *FILES[1:]).verdict is Verdict.MALFORMED
