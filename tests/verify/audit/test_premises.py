@@ -295,3 +295,22 @@ def test_a_sum_of_one_network_alone_rounds_too() -> None:
     for (low, high), value in zip(ends(found.z), (2 * size, 2 * size, -2 * size), strict=True):
         assert low <= value - 256
         assert value + 256 <= high
+
+
+@pytest.mark.parametrize("leaves", [1, 3])
+def test_a_factor_per_element_multiplies_its_own_element(leaves: int) -> None:
+    from verify.audit import program
+    from verify.audit.lift import stages_alone
+
+    factors, shifts = [3, -5, 0], [1, 2, -7]
+    step = program.scaled("s", "x", (3,), integers(factors, (3,)), integers(shifts, (3,)))
+    net = program.Program("x", (3,), False, (step,), "s", "")
+    values = [4.0, 6.0, 9.0]
+    body = np.array(values)[:, None, None] * np.ones((1, 1, leaves))
+    x = Form(0, CENTRE, body, np.ones((3, leaves)))
+    (found,) = rules.propagate(stages_alone(net), Values(x), Symbols(2, np.full(leaves, 9.0)), (1,))
+    low, high = found.z.bounds(-10)
+    for i, (f, s, v) in enumerate(zip(factors, shifts, values, strict=True)):
+        assert (low[i] <= 2**10 * (f * v + s - abs(f))).all()
+        assert (high[i] >= 2**10 * (f * v + s + abs(f))).all()
+        assert (high[i] - low[i] <= 2**11 * (abs(f) + 0.01)).all()
