@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests.verify.audit.exact_semantics import exact_values, read
-from verify.audit import Verdict, audit, certificate, check, rules
+from verify.audit import Verdict, audit, certificate, check, planes, rounding, rules
 from verify.audit.certificate import Certificate
-from verify.audit.exact import LARGEST, OutOfRange, Real, Refuted
+from verify.audit.exact import LARGEST, OutOfRange, Real, Refuted, Resource
 from verify.audit.files import read_json
 from verify.audit.form import CENTRE, Form, Term, constant, place, settle
 from verify.audit.lift import Correspondence, Stage, _bias, _cross, stages_of_pair
@@ -400,3 +400,19 @@ def test_what_is_not_established_is_a_list_of_sentences(tmp_path: Path, words: A
     seal = hashlib.sha256(text.encode()).hexdigest()
     (tmp_path / "c.json").write_text(f'{text} "seal": "{seal}"\n}}\n')
     assert audit(tmp_path / "c.json", *FILES[1:]).verdict is Verdict.MALFORMED
+
+
+def test_regions_without_a_point_and_sums_without_end_are_refused() -> None:
+    ends = [np.array([float(v)]) for v in (0, 1, 5, 6, 0, 1)]  # z in [0, 1], y in [5, 6], z - y in [0, 1]
+    with pytest.raises(Inconsistent, match="empty"):
+        planes.vertices(*ends)
+    size = [(np.ones((1, 1)), 0)]
+    assert rounding._relative(size, rounding.LONGEST_SUM)
+    with pytest.raises(Resource, match="too long"):
+        rounding._relative(size, rounding.LONGEST_SUM + 1)
+
+
+def test_numbers_of_tensors_stay_bits() -> None:
+    bits = struct.pack("<2f", 1.5, -2.0)
+    for data in (tagged(4, 2, bits), tagged(4, 5, bits[:4]) + tagged(4, 5, bits[4:])):
+        assert b"".join(read_message("TENSOR", memoryview(data)).float_data) == bits

@@ -245,3 +245,16 @@ def test_other_forms_of_an_operator_are_refused(name: str) -> None:
     shape, nodes = REFUSED[name]
     with pytest.raises((Malformed, Unsupported)):
         read_onnx(model(Case(shape, nodes, MANY | MORE)).SerializeToString())
+
+
+def test_a_pad_before_opset_11_has_its_number_as_an_attribute() -> None:
+    case = Case((1, 3), [("Pad", ["x"], {"pads": [0, 1, 0, 2], "value": 7.5})], {}, 10)
+    found = exact_values(read_onnx(model(case).SerializeToString()), [Fraction(i) for i in (1, 2, 3)])[-1]
+    assert found == [Fraction(15, 2), 1, 2, 3, Fraction(15, 2), Fraction(15, 2)]
+
+
+def test_an_input_without_a_shape_is_refused() -> None:
+    made = model(Case((1, 3), [("Relu", ["x"], {})]))
+    made.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(Malformed, match="no shape"):
+        read_onnx(made.SerializeToString())
