@@ -8,17 +8,24 @@ Planted instances are pairs whose largest deviation is known by construction: on
 certificates claim less than that, by one unit in the last place of float64 up to a half, with forged trees, lifts,
 rules and budgets.
 
-    python scripts/attack_certificates.py --bases 20 --mutants 320 --every-flip 5 --planted 1000 --forged 100
+What no attack changes is done once and kept: reading the networks (by their bytes), relating them (by the lift), the
+machine's self test, and bounds on the same leaves under the same lift, rule and budget (so certificates that differ in
+epsilon alone share them; the comparison itself is never kept). `--afresh` does all of it at every attack.
+
+    python scripts/attack_certificates.py --bases 20 --mutants 320 --every-flip 5 --resealed 2 \\
+        --planted 1000 --forged 100
 """
 
 import argparse
 import copy
+import hashlib
 import json
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from verify.audit import Verdict, audit
+from verify.audit import Verdict, audit, check
 from verify.audit.check import AuditReport
 from verify.certificate.emit import emit_certificate
 from verify.certificate.record import Correspondence, sealed, show, tree_text
@@ -57,6 +64,62 @@ class Instance:
 
     def judge(self, certificate: Path) -> Any:
         return audit(certificate, self.folder / "original.onnx", self.folder / "compact.onnx")
+
+
+class Mind:
+    """What the auditor found out once, for all attacks that share it; keyed by identity of the networks it has read."""
+
+    def __init__(self) -> None:
+        self.read, self.related, self.tested = check.read_network, check.stages_of_pair, check.self_test
+        self.made = check._Prover
+        self.networks: dict[Any, Any] = {}
+        self.stages: dict[Any, Any] = {}
+        self.enclosures: dict[Any, Any] = {}
+
+    def read_network(self, contents: Sequence[bytes]) -> Any:
+        if len(self.networks) > 100 or len(self.enclosures) > 10_000:
+            for kept in (self.networks, self.stages, self.enclosures):
+                kept.clear()
+        return _known(self.networks, tuple(contents), lambda: self.read(contents))
+
+    def stages_of_pair(self, original: Any, compact: Any, lift: Any) -> Any:
+        key = id(original), id(compact), lift
+        return _known(self.stages, key, lambda: self.related(original, compact, lift))
+
+    def prover(self, certificate: Any, original: Any, compact: Any) -> Any:
+        prover = self.made(certificate, original, compact)
+        if certificate.rule == "pair_backward":  # it looks at more than the enclosure
+            return prover
+        about = id(original), id(compact), certificate.lift, certificate.rule, prover.symbols, prover.float32
+        honest = prover._enclosure
+
+        def enclosure(x: Any, known: Any) -> Any:
+            key = about, x.exponent, x.blocks, x.body.tobytes()
+            return _known(self.enclosures, key, lambda: honest(x, known))
+
+        prover._enclosure = enclosure
+        return prover
+
+
+def _known(kept: dict[Any, Any], key: Any, find: Callable[[], Any]) -> Any:
+    if key not in kept:
+        kept[key] = find()
+    return kept[key]
+
+
+@contextmanager
+def kept_in_mind() -> Iterator[None]:
+    """Audits find out once what attacks share; see the head of this file."""
+    mind = Mind()
+    changed: Any = check
+    mind.tested()
+    try:
+        changed.read_network, changed.stages_of_pair = mind.read_network, mind.stages_of_pair
+        changed.self_test, changed._Prover = lambda: None, mind.prover
+        yield
+    finally:
+        changed.read_network, changed.stages_of_pair = mind.read, mind.related
+        changed.self_test, changed._Prover = mind.tested, mind.made
 
 
 def pair(kind: str, rng: np.random.Generator) -> tuple[Network, Network, tuple[Correspondence, ...]]:
@@ -262,6 +325,8 @@ def move_domain(data: dict[str, Any], rng: np.random.Generator) -> None:
     box, by = data["claim"]["domain"][0], Fraction(int(rng.integers(20, 60)) * int(_pick(rng, [-1, 1])))
     for side in ("lower", "upper"):
         box[side] = [show(_number(v) + by) for v in box[side]]
+    if rng.random() < 0.5:
+        data["evidence"] = [{"leaves": 1, "tree": "."}]
 
 
 def invert_domain(data: dict[str, Any], rng: np.random.Generator) -> None:
@@ -510,10 +575,16 @@ def _number(text: str) -> Fraction:
     return int(mantissa) * Fraction(2) ** int(exponent) if exponent else Fraction(text)
 
 
+def _about(claim: dict[str, Any]) -> list[Any]:
+    """What a claim is about, apart from domain and epsilon; the names of files are informative (SPEC.md, section 3)."""
+    networks = [(claim[k]["digest"], [f["sha256"] for f in claim[k]["files"]]) for k in ("original", "compact")]
+    return [*networks, *(claim[k] for k in ("inputs", "outputs", "norm", "arithmetic"))]
+
+
 def implied(original: dict[str, Any], mutant: dict[str, Any]) -> bool:
     """Whether the claim of `mutant` follows from that of `original` (both as parsed from accepted files)."""
     a, b = original["claim"], mutant["claim"]
-    if any(a[k] != b[k] for k in ("original", "compact", "inputs", "outputs", "norm", "arithmetic")):
+    if _about(a) != _about(b):
         return False
     return _epsilon(mutant) >= _epsilon(original) and all(
         any(_inside(small, large) for large in a["domain"]) for small in b["domain"]
@@ -541,23 +612,27 @@ def reseal(text: str) -> str:
 
 def attack(base: Instance, mutation: Mutation, rng: np.random.Generator, path: Path) -> Outcome:
     """Write one mutant to `path` and judge it."""
-    original = json.loads(base.certificate.read_text())
-    data = copy.deepcopy(original)
+    data = json.loads(base.certificate.read_text())
     text = mutation(data, rng)
     path.write_text(reseal(json.dumps(data) if text is None else text), encoding="utf-8")
+    return _outcome(base, path, rng)
+
+
+def _outcome(base: Instance, path: Path, rng: np.random.Generator) -> Outcome:
+    """Judge a changed certificate; wrong is a crash, and an accepted claim that neither follows nor stands."""
     report = base.judge(path)
     if report.reason.startswith("internal error"):
         return Outcome("CRASH", True)
     if report.verdict is not Verdict.ACCEPT:
         return Outcome(report.verdict.name, False)
-    mutant = json.loads(path.read_text())
+    original, mutant = (json.loads(p.read_text()) for p in (base.certificate, path))
     return Outcome("ACCEPT", not implied(original, mutant) and not proved_anew(base, original, mutant, rng))
 
 
 def proved_anew(base: Instance, original: dict[str, Any], mutant: dict[str, Any], rng: np.random.Generator) -> bool:
     """Whether a claim on other boxes about the same networks stands: no sample or corner exceeds its epsilon."""
     a, b = original["claim"], mutant["claim"]
-    if any(a[k] != b[k] for k in ("original", "compact", "inputs", "outputs", "norm", "arithmetic")):
+    if _about(a) != _about(b):
         return False
     boxes = [Box(*(tuple(_number(v) for v in box[side]) for side in ("lower", "upper"))) for box in b["domain"]]
     return all(attained(replace(base, box=box), rng)[0] <= _epsilon(mutant) for box in boxes)
@@ -619,6 +694,11 @@ def planted(rng: np.random.Generator, folder: Path, forged: int) -> Iterator[Out
         ("h", "linear", ("x",), {"weight": "w", "bias": "b"}, {}), ("a", "relu", ("h",), {}, {}),
         ("y", "linear", ("a",), {"weight": "v", "bias": "c"}, {}),
     ]  # fmt: skip
+    values = {"h": hidden, "a": hidden, "y": outputs}
+    if rng.random() < 0.5:  # the last layer alone
+        weights["v"] = moved["v"] = rng.normal(size=(outputs, n)).astype(np.float32)
+        steps, values = [("y", "linear", ("x",), {"weight": "v", "bias": "c"}, {})], {"y": outputs}
+        weights, moved = ({k: v for k, v in p.items() if k in "vc"} for p in (weights, moved))
     folder.mkdir(parents=True, exist_ok=True)
     files = {"original": folder / "original.onnx", "compact": folder / "compact.onnx"}
     for path, parameters in zip(files.values(), (weights, moved), strict=True):
@@ -631,26 +711,31 @@ def planted(rng: np.random.Generator, folder: Path, forged: int) -> Iterator[Out
     )  # fmt: skip
     verdict = audit(certificate, **files).verdict
     yield Outcome(verdict.name, verdict is not Verdict.ACCEPT)
-    honest = json.loads(certificate.read_text())
+    honest = certificate.read_text()
+    lifts = [_lift_of(values, rng) for _ in range(min(forged, 12))]
     for i in range(forged):
-        data = copy.deepcopy(honest)
+        if i % len(SHARES) == 0:
+            data = json.loads(honest)
+            _forge(data, box, lifts, rng)
         data["claim"]["epsilon"] = show(truth * (1 - SHARES[i % len(SHARES)]))
-        _forge(data, box, hidden, rng)
         certificate.write_text(reseal(json.dumps(data)))
         verdict = audit(certificate, **files).verdict
         yield Outcome(verdict.name, verdict is Verdict.ACCEPT)
 
 
-def _forge(data: dict[str, Any], box: Box, hidden: int, rng: np.random.Generator) -> None:
+def _lift_of(values: dict[str, int], rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Elements of some values that are said to stand for others."""
+    kept = {name: [int(k) for k in rng.permutation(size)] for name, size in values.items() if rng.random() < 0.6}
+    return [{"original": name, "compact": name, "axis": 0, "kept": elements} for name, elements in kept.items()]
+
+
+def _forge(data: dict[str, Any], box: Box, lifts: list[list[dict[str, Any]]], rng: np.random.Generator) -> None:
     """Other evidence for the same claim: a tree, a lift, a rule, a budget, an arithmetic."""
     if rng.random() < 0.6:
         tree = tree_text(split_tree(box, int(rng.integers(0, 4)), rng))
         data["evidence"] = [{"leaves": tree.split(" ").count("."), "tree": tree}]
     if rng.random() < 0.5:
-        kept = [int(k) for k in rng.permutation(hidden)]
-        data["lift"] = [
-            {"original": name, "compact": name, "axis": 0, "kept": kept} for name in ("h", "a") if rng.random() < 0.7
-        ]
+        data["lift"] = _pick(rng, lifts)
     if rng.random() < 0.2:
         data["rule"]["name"], data["lift"] = "separate", None
     if rng.random() < 0.5:
@@ -668,6 +753,17 @@ def every_flip(base: Instance) -> Iterator[Outcome]:
             report = base.judge(path)
             wrong = report.verdict is Verdict.ACCEPT or report.reason.startswith("internal error")
             yield Outcome(report.verdict.name, wrong)
+
+
+def resealed_flips(base: Instance, rng: np.random.Generator) -> Iterator[Outcome]:
+    """Every single flipped bit before the seal, under a seal that fits."""
+    data, path = base.certificate.read_bytes().rsplit(b' "seal"', 1)[0], base.folder / "flipped.json"
+    for at in range(len(data)):
+        for bit in range(8):
+            changed = data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+            seal = hashlib.sha256(changed).hexdigest().encode()
+            path.write_bytes(changed + b' "seal": "' + seal + b'"\n}\n')
+            yield _outcome(base, path, rng)
 
 
 def flips(base: Instance, count: int, rng: np.random.Generator) -> Iterator[Outcome]:
@@ -693,14 +789,22 @@ def main() -> int:
     parser.add_argument("--flips", type=int, default=200, help="flipped bits and truncations")
     parser.add_argument("--false-claims", type=int, default=7, help="pairs with claims below an attained deviation")
     parser.add_argument("--every-flip", type=int, default=0, help="certificates of which every bit is flipped")
+    parser.add_argument("--resealed", type=int, default=0, help="certificates of which every bit is flipped and sealed")
     parser.add_argument("--planted", type=int, default=10, help="pairs with a planted deviation")
     parser.add_argument("--forged", type=int, default=12, help="certificates below the truth per planted pair")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--afresh", action="store_true", help="keep nothing from one attack to the next")
     options = parser.parse_args()
+    with nullcontext() if options.afresh else kept_in_mind():
+        return attack_all(options)
+
+
+def attack_all(options: argparse.Namespace) -> int:
     rng = np.random.default_rng(options.seed)
     table: dict[str, Counter[str]] = {}
     begin = time.perf_counter()
-    with tempfile.TemporaryDirectory() as name:
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         bases = [
             instance(KINDS[i % len(KINDS)], rng, Path(name) / str(i), RULES[i % len(RULES)])
             for i in range(max(options.bases, 1))
@@ -712,6 +816,9 @@ def main() -> int:
         if options.every_flip:
             chosen = [bases[i % len(bases)] for i in range(options.every_flip)]
             table["every flipped bit and truncation"] = _count(o for base in chosen for o in every_flip(base))
+        if options.resealed:
+            chosen = [bases[i % len(bases)] for i in range(options.resealed)]
+            table["every flipped bit, sealed again"] = _count(o for base in chosen for o in resealed_flips(base, rng))
         claims = (o for i in range(options.false_claims) for o in false_claims(bases[i % len(bases)], rng))
         table["epsilon below an attained deviation"] = _count(claims)
         plants = (o for _ in range(options.planted) for o in planted(rng, Path(name) / "planted", options.forged))

@@ -2,10 +2,13 @@
 
 The pair has six hidden layers of fifty ReLUs, as the networks of ACAS Xu; a tenth of the neurons is dropped and the
 other weights move by a thousandth. Its tree has a thousand leaves. For the ratio the prover is given some seconds on
-the same pair and domain, and its own certificate is written and audited. Processor seconds of one thread. The ratio on
-the networks of ACAS Xu themselves is printed by scripts/reproduce_acasxu.py.
+the same pair and domain, and its own certificate is written and audited.
 
-    OMP_NUM_THREADS=1 python scripts/bench_audit.py
+With --acasxu, also networks of ACAS Xu on the regions of properties 3 and 4, compressed and proved as by
+scripts/reproduce_acasxu.py: for each the seconds of the proof, of writing the certificate once, of auditing it once,
+and of everything that happens before a certificate is announced. Processor seconds of one thread.
+
+    OMP_NUM_THREADS=1 python scripts/bench_audit.py --acasxu 1_1 1_2 3_2 3_3
 """
 
 import argparse
@@ -22,9 +25,13 @@ from verify.certificate.emit import emit_certificate
 from verify.certificate.issue import issue_certificate
 from verify.formal.deviation import verify_deviation
 from verify.network.graph import Network, build
+from verify.network.read_onnx import read_onnx
 from verify.network.write_onnx import write_onnx
 from verify.spec.box import Box
 from verify.spec.deviation import Leaf, Split, Tree
+from verify.spec.vnnlib import read_vnnlib
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "acasxu"
 
 
 def pair(rng: np.random.Generator, layers: int, width: int, inputs: int = 5) -> tuple[Network, Network, dict[str, Any]]:
@@ -63,6 +70,55 @@ def grown(box: Box, leaves: int) -> Tree:
     return Split(i, at, grown(low, leaves - leaves // 2), grown(high, leaves // 2))
 
 
+def acasxu(names: list[str], properties: list[int], data: Path) -> None:
+    """One line per network and property, and the sums."""
+    from provable import compress
+
+    titles = ("network", "leaves", "prove s", "emit s", "audit s", "issue s", "emit / prove", "audit / prove")
+    print(("{:<10}" + "{:>14}" * 7).format(*titles))
+    sums = np.zeros(4)
+    for name, number in ((name, number) for number in properties for name in names):
+        network = data / f"ACASXU_run2a_{name}_batch_2000.onnx"
+        (box,) = read_vnnlib(data / f"prop_{number}.vnnlib").boxes
+        original = read_onnx(network)
+        samples = box.sample(np.random.default_rng([0, 0]), 20_000).reshape(-1, *original.input_shape)
+        compression = compress(
+            original, samples.astype(np.float32), keep={"channels": 0.8}, recipe="greedy", generator=0
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            place = compression.save(Path(folder) / "out", original=network)
+            files = {"original": place / "original.onnx", "compact": place / "compact.onnx"}
+            compact = read_onnx(files["compact"])
+            times = [time.process_time()]
+            found = verify_deviation(
+                original, compact, [box], channels=compression.channels, timeout=10.0, ratio=1.47, floor=0.98e-3,
+                generator=np.random.default_rng(0),
+            )  # fmt: skip
+            times.append(time.process_time())
+            issued = issue_certificate(place / "c.json", found, boxes=[box], **files)
+            times.append(time.process_time())
+            if not isinstance(issued, tuple):
+                print(f"{name} phi{number}: {found.verdict.value}, not certified")
+                continue
+            emit_certificate(
+                place / "again.json", **files, boxes=[box], epsilon=issued[0], rule=found.rule,
+                parameters=found.parameters, lift=found.lift, trees=found.trees,
+            )  # fmt: skip
+            times.append(time.process_time())
+            report = audit(place / "again.json", **files)
+            times.append(time.process_time())
+        prove, issue, emit, check = np.diff(times).tolist()
+        sums += (prove, emit, check, issue)
+        print(
+            f"{f'{name} phi{number}':<10}{report.leaves:>14}{prove:>14.3f}{emit:>14.3f}{check:>14.3f}{issue:>14.3f}"
+            f"{emit / prove:>14.2f}{check / prove:>14.2f}  {report.verdict.name}"
+        )
+    prove, emit, check, issue = sums.tolist()
+    print(
+        f"{'all':<24}{prove:>14.3f}{emit:>14.3f}{check:>14.3f}{issue:>14.3f}{emit / prove:>14.2f}{check / prove:>14.2f}"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--leaves", type=int, default=1000)
@@ -70,7 +126,12 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=50)
     parser.add_argument("--radius", default="1/50", help="half the width of the box")
     parser.add_argument("--prove", type=float, default=20.0, help="seconds for the prover; 0: no ratio")
+    parser.add_argument("--acasxu", nargs="+", default=[], metavar="NETWORK", help="such as 1_1")
+    parser.add_argument("--properties", nargs="+", type=int, default=[3, 4])
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the networks of ACAS Xu")
     options = parser.parse_args()
+    if options.acasxu:
+        acasxu(options.acasxu, options.properties, options.data)
     original, compact, channels = pair(np.random.default_rng(0), options.layers, options.width)
     box = Box.around([0.0] * 5, Fraction(options.radius))
     with tempfile.TemporaryDirectory() as name:

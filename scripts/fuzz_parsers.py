@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,16 @@ class Target:
     sources: tuple[str, ...]
     pool: list[bytes] = field(default_factory=list)
     lines: set[tuple[str, int]] = field(default_factory=set)
+    open: dict[CodeType, set[int] | None] = field(default_factory=dict)  # lines not reached; None: of another package
+
+    def learn(self, reached: set[tuple[str, int]]) -> bool:
+        """Whether there are lines among them that no input had reached."""
+        new = reached - self.lines
+        self.lines |= new
+        for code, lines in self.open.items() if new else ():
+            if lines:
+                lines -= {line for file, line in new if file == code.co_filename}
+        return bool(new)
 
 
 def targets(folder: Path) -> list[Target]:
@@ -182,7 +193,7 @@ def _new_number(found: bytearray, random_source: random.Random) -> None:
 
 @contextmanager
 def traced(target: Target, reached: set[tuple[str, int]]) -> Iterator[None]:
-    """Collect the lines of the target's own sources that run."""
+    """Collect the lines of the target's own sources that run; of functions known to the last line only the call."""
 
     def local(frame: Any, event: str, _: object) -> Any:
         if event == "line":
@@ -190,7 +201,14 @@ def traced(target: Target, reached: set[tuple[str, int]]) -> Iterator[None]:
         return local
 
     def start(frame: Any, event: str, _: object) -> Any:
-        return local if any(part in frame.f_code.co_filename for part in target.sources) else None
+        code = frame.f_code
+        if code not in target.open:
+            own = any(part in code.co_filename for part in target.sources)
+            target.open[code] = {line for *_, line in code.co_lines() if line} - {code.co_firstlineno} if own else None
+        if target.open[code] is None:
+            return None
+        reached.add((code.co_filename, code.co_firstlineno))
+        return local if target.open[code] else None
 
     before = sys.gettrace()
     sys.settrace(start)
@@ -226,8 +244,7 @@ def fuzz(target: Target, executions: int, random_source: random.Random, guided: 
         with traced(target, reached):
             outcome = execute(target, data)
         found[outcome] += 1
-        if not reached <= target.lines:
-            target.lines |= reached
+        if target.learn(reached):
             target.pool.append(data)
     return found
 
@@ -239,7 +256,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     wrong, total, begin = Counter[str](), 0, time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         chosen = targets(Path(folder))
         print(f"{'parser':<22}{'executions':>12}{'read':>10}{'refused':>10}{'crash, hang':>13}{'lines':>8}{'pool':>7}")
         for target in chosen:

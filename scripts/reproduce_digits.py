@@ -102,6 +102,10 @@ class BoxJob:
     def certificate(self) -> Path:
         return self.folder / "certificates" / f"image_{self.image:03d}.json"
 
+    @property
+    def executed(self) -> Path:
+        return self.folder / "certificates" / f"image_{self.image:03d}_float32.json"
+
 
 def run(settings: Settings, output: Path, told: Callable[[str], None] = lambda line: None) -> list[Outcome]:
     """Compress and verify every network of the settings; one folder each in `output`."""
@@ -181,7 +185,9 @@ def judge_box(job: BoxJob) -> BoxResult:
         return BoxResult(name, found.verdict.value, None, found.lower)
     if isinstance(issued, AuditReport):
         return BoxResult(name, "proved", found.upper, found.lower, issued.verdict.value)
-    return BoxResult(name, "proved", float(issued[0]), found.lower, issued[1].verdict.value)
+    executed = issue_certificate(job.executed, found, boxes=[box], **files, arithmetic="float32")
+    upper = float(executed[0]) if isinstance(executed, tuple) else None
+    return BoxResult(name, "proved", float(issued[0]), found.lower, issued[1].verdict.value, upper)
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:

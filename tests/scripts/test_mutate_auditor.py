@@ -65,9 +65,36 @@ def test_equivalent_mutants_have_a_reason_each(mutation: ModuleType) -> None:
 
 @pytest.mark.slow
 def test_a_fixed_sample_is_killed() -> None:
-    functions = "within joined scaled_floor interval difference total of_sum _relative vertices grant walk"
-    command = [sys.executable, str(SCRIPT), "--functions", *functions.split(), "--sample", "20", "--seed", "5"]
+    functions = "joined scaled_floor interval difference total of_sum sharpened _bias _prove_some take walk"
+    command = [sys.executable, str(SCRIPT), "--quick", "--functions", *functions.split(), "--sample", "40"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "20 mutants" in done.stdout
+    assert "40 mutants" in done.stdout
+
+
+def test_a_changed_function_takes_the_place_of_the_honest_one(mutation: ModuleType) -> None:
+    """Of functions and of properties, wherever they were imported; and back again."""
+    import numpy as np
+
+    from verify.audit.exact import Real, power
+
+    number = Real(np.ones(1), np.zeros(1, np.int64), np.zeros(1))
+    assert (power(-201), number.top) == (2.0**-200, 54)
+    source = (mutation.SOURCES / "exact.py").read_text()
+    path = str(mutation.SOURCES / "exact.py")
+    changed = source.replace("max(exponent, -200)", "max(exponent, -201)").replace(".max()) + 54", ".max()) + 55")
+    mutation.transplant("exact", compile(changed, path, "exec"))
+    try:
+        assert (power(-201), number.top) == (2.0**-201, 55)
+    finally:
+        mutation.transplant("exact", compile(source, path, "exec"))
+    assert (power(-201), number.top) == (2.0**-200, 54)
+
+
+def test_a_change_belongs_to_the_function_that_the_tests_execute(mutation: ModuleType) -> None:
+    owners = {(m.function, mutation.owner(m)) for m, _ in mutation.mutants("rules")}
+    assert ("_sum.error", "_sum") in owners
+    assert ("Bounds.some", "Bounds.some") in owners
+    assert ("", "") in owners
+    assert all(owner == "" for function, owner in owners if function in ("", "Symbols"))

@@ -157,6 +157,7 @@ def _boxes(boxes: Sequence[BoxResult]) -> str:
         (
             b.name,
             words.rounded_up(b.certified_upper),
+            words.rounded_up(b.executed_upper),
             words.rounded_down(b.attacked_lower),
             b.verdict,
             b.audited or words.UNKNOWN,
@@ -164,7 +165,7 @@ def _boxes(boxes: Sequence[BoxResult]) -> str:
         for b in boxes[:SHOWN_BOXES]
     ]
     left_out = f" (the first {SHOWN_BOXES} of {len(boxes)})" if len(boxes) > SHOWN_BOXES else ""
-    table = _table("", ("box", "certified", "attacked", "verdict", "auditor"), rows)
+    table = _table("", ("box", "certified", "in float32", "attacked", "verdict", "auditor"), rows)
     return f"<details><summary>Every box{left_out}</summary>{table}</details>"
 
 

@@ -53,6 +53,8 @@ class BoxResult:
         certified_upper: no input of the box deviates by more. None if no bound was proved; infinity becomes None.
         attacked_lower: an input of the box was found that deviates by this much.
         audited: the verdict of the independent auditor on the box's certificate, "" if it was not asked.
+        executed_upper: no float32 execution on an input of the box deviates by more, with a certificate of its own that
+            the auditor accepted. None if there is none.
     """
 
     name: str
@@ -60,10 +62,13 @@ class BoxResult:
     certified_upper: float | None
     attacked_lower: float
     audited: str = ""
+    executed_upper: float | None = None
 
     def __post_init__(self) -> None:
-        if self.certified_upper is not None and not math.isfinite(self.certified_upper):
-            object.__setattr__(self, "certified_upper", None)
+        for name in ("certified_upper", "executed_upper"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                object.__setattr__(self, name, None)
 
     @property
     def proved(self) -> bool:

@@ -70,6 +70,12 @@ def established(report: NetworkReport) -> list[str]:
             f"differs from the original's by more than the bound of that box, at most {rounded_up(largest)}. Proved, "
             "without probability, about the two files in real arithmetic."
         )
+    if executed := [box.executed_upper for box in report.boxes if box.executed_upper is not None]:
+        sentences.append(
+            "Executed in float32 on float32 inputs, sums in any order, with or without fused multiply-add, the "
+            f"networks differ by at most {rounded_up(max(executed))} in {_count(executed, report.boxes)}: certificates "
+            "of their own, accepted by the auditor."
+        )
     accepted = [box for box in proved if box.audited == "accept"]
     if accepted:
         sentences.append(
@@ -110,7 +116,12 @@ def ratio_summary(boxes: Sequence[BoxResult]) -> str:
 
 def _limits_of_proof(boxes: Sequence[BoxResult]) -> list[str]:
     open_boxes = [box for box in boxes if not box.proved]
-    sentences = ["Anything about inputs outside the boxes, or about the rounding of a particular float32 run."]
+    sentences = [
+        "Anything about inputs outside the boxes, or about executions with flush to zero, TF32, bfloat16, Winograd or "
+        "FFT convolution, or by a runtime that changes the constants of the networks."
+    ]
+    if rounding := [box for box in boxes if box.executed_upper is None]:
+        sentences.append(f"The rounding of any floating-point execution on {_count(rounding, boxes)}.")
     if open_boxes:
         sentences.insert(0, f"A bound on {_count(open_boxes, boxes)}: the search ended without a proof there.")
     unaudited = [box for box in boxes if box.proved and box.audited != "accept"]
@@ -119,7 +130,7 @@ def _limits_of_proof(boxes: Sequence[BoxResult]) -> list[str]:
     return sentences
 
 
-def _count(part: Sequence[BoxResult], whole: Sequence[BoxResult]) -> str:
+def _count(part: Sequence[object], whole: Sequence[object]) -> str:
     if len(part) == len(whole):
         return "the box" if len(whole) == 1 else f"all {len(whole)} boxes"
     return f"{len(part)} of {len(whole)} boxes"

@@ -21,6 +21,7 @@ from verify.report import (
     evidence,
     render_json,
     render_report,
+    words,
     write_report,
 )
 
@@ -78,8 +79,20 @@ def test_open_regions_are_named() -> None:
     assert "1 of 7" in open_regions.words
 
 
-def test_the_platform_is_never_claimed() -> None:
+def test_rounding_counts_and_the_platform_is_never_claimed() -> None:
+    """What executions round is proved by certificates of its own; that a device executes so is in no record."""
     assert status(FULL)["E6"] == "absent"
+    for covered in (1, 7):
+        boxes = tuple(replace(b, executed_upper=0.2) if i < covered else b for i, b in enumerate(FULL.boxes))
+        network = replace(FULL, boxes=boxes)
+        (platform,) = (e for e in evidence(network) if e.item == "E6")
+        assert platform.status == "part"
+        assert f"{covered} of 7 boxes" in platform.words
+        assert "Missing" in platform.words
+        assert any("Executed in float32" in sentence for sentence in words.established(network))
+        left = [s for s in words.not_established(network) if "rounding of any" in s]
+        assert left == ([] if covered == 7 else ["The rounding of any floating-point execution on 6 of 7 boxes."])
+        assert "0.2" in render_report(Report("t", (network,))).split("Every box")[1]
 
 
 def test_the_json_holds_what_the_page_says(tmp_path: Path) -> None:

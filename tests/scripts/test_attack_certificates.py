@@ -1,0 +1,80 @@
+"""The attacks find what they look for, and what is kept from one attack to the next changes no verdict."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from verify.audit import check
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def attacks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("attack_script", ROOT / "scripts" / "attack_certificates.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def outcomes(attacks: ModuleType, folder: Path) -> list[str]:
+    """Verdicts of some forged certificates and mutants, always the same ones."""
+    rng = np.random.default_rng(3)
+    found = [o for i in range(3) for o in attacks.planted(rng, folder / f"planted {i}", 18)]
+    base = attacks.instance("dense", rng, folder / "base")
+    found += [attacks.attack(base, mutation, rng, folder / "m.json") for mutation in attacks.MUTATIONS]
+    assert not [o for o in found if o.wrong]
+    return [o.verdict for o in found]
+
+
+def test_what_is_kept_changes_no_verdict(attacks: ModuleType, tmp_path: Path) -> None:
+    honest = check.read_network, check.stages_of_pair, check.self_test, check._Prover
+    afresh = outcomes(attacks, tmp_path / "afresh")
+    with attacks.kept_in_mind():
+        assert check.read_network is not honest[0]
+        assert outcomes(attacks, tmp_path / "kept") == afresh
+    assert (check.read_network, check.stages_of_pair, check.self_test, check._Prover) == honest
+    assert {"ACCEPT", "REJECT", "MALFORMED", "UNSUPPORTED"} <= set(afresh)
+
+
+def test_an_auditor_that_errs_would_be_seen(
+    attacks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = check._Enclosure.within
+    monkeypatch.setattr(check._Enclosure, "within", lambda self, epsilon: honest(self, epsilon * 3))
+    rng = np.random.default_rng(4)
+    with attacks.kept_in_mind():
+        assert any(o.wrong for i in range(3) for o in attacks.planted(rng, tmp_path / f"p{i}", 12))
+        base = attacks.instance("dense", rng, tmp_path / "base")
+        assert any(attacks.attack(base, attacks.lower_epsilon, rng, tmp_path / "m.json").wrong for _ in range(8))
+
+
+def test_names_of_files_are_no_part_of_a_claim(attacks: ModuleType, tmp_path: Path) -> None:
+    import copy
+    import json
+
+    base = attacks.instance("dense", np.random.default_rng(5), tmp_path / "base")
+    claim = json.loads(base.certificate.read_text())
+    renamed, other = copy.deepcopy(claim), copy.deepcopy(claim)
+    renamed["claim"]["original"]["files"][0]["name"] = "another"
+    other["claim"]["original"]["files"][0]["sha256"] = "0" * 64
+    assert attacks.implied(claim, renamed)
+    assert not attacks.implied(claim, other)
+
+
+@pytest.mark.slow
+def test_a_bounded_form_of_all_attacks(attacks: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    counts = {"bases": 10, "mutants": 12, "flips": 400, "false-claims": 10, "planted": 40, "forged": 102}
+    arguments = [word for name, count in counts.items() for word in (f"--{name}", str(count))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["attack_certificates.py", *arguments])
+        assert attacks.main() == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert int(last.split(" attacks in ")[0]) >= 384 + 400 + 120 + 40 * 103

@@ -1,0 +1,418 @@
+"""Guards that ordinary files do not meet: damaged messages and tensors, and second lines behind checks made before."""
+
+import hashlib
+import json
+import struct
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.verify.audit.exact_semantics import exact_values, read
+from verify.audit import Verdict, audit, certificate, check, planes, rounding, rules
+from verify.audit.certificate import Certificate
+from verify.audit.exact import LARGEST, OutOfRange, Real, Refuted, Resource
+from verify.audit.files import read_json
+from verify.audit.form import CENTRE, Form, Term, constant, place, settle
+from verify.audit.lift import Correspondence, Stage, _bias, _cross, stages_of_pair
+from verify.audit.linear import image, linear_map
+from verify.audit.onnx_tensor import read_tensor
+from verify.audit.planes import Inconsistent
+from verify.audit.program import Malformed, Step, Unsupported, integers
+from verify.audit.protobuf import Message, read_message
+from verify.audit.structure_file import read_structure
+from verify.certificate.emit import emit_certificate
+from verify.network.graph import Network, build
+from verify.network.structure import write_structure
+from verify.spec.box import Box
+from verify.spec.deviation import Leaf
+
+GOLDEN = Path(__file__).parent / "golden"
+BOX = Box.from_floats([0.0] * 3, [0.5] * 3)
+FILES = GOLDEN / "v0_real.json", GOLDEN / "original.onnx", GOLDEN / "compact.onnx"
+
+# second lines
+
+
+class Alike(int):
+    """A number that claims to differ from none."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
+
+
+@pytest.mark.parametrize(("stated", "found"), [(Alike(7), 1), (Alike(1), 2), (0, 0)])
+def test_leaves_are_counted_once_more_at_the_end(monkeypatch: pytest.MonkeyPatch, stated: int, found: int) -> None:
+    """Whatever happens at a box: fewer or more leaves than stated, or none at all, are no proof."""
+    honest = check.read_certificate
+
+    def read_certificate(data: bytes) -> Certificate:
+        read = honest(data)
+        return Certificate(read.claim, read.lift, read.rule, read.symbols, read.trees, (stated,) * len(read.leaves))
+
+    monkeypatch.setattr(check, "read_certificate", read_certificate)
+    monkeypatch.setattr(check._Prover, "prove", lambda *_: found)
+    report = audit(*FILES)
+    assert report.verdict is Verdict.REJECT
+    assert report.reason == "not every leaf was proved"
+
+
+def test_outputs_without_bounds_are_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = check.propagate, check.bounds_of
+
+    def without_y(*arguments: Any) -> list[rules.Values]:
+        z, y = honest[0](*arguments)
+        return [z, rules.Values(y.z)]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(check, "propagate", without_y)
+        report = audit(*FILES)
+    assert report.verdict is Verdict.RESOURCE
+    assert "no output" in report.reason
+    monkeypatch.setattr(check, "bounds_of", lambda v, kept: honest[1](rules.Values(v.z, v.y), kept))
+    report = audit(*FILES)
+    assert report.verdict is Verdict.RESOURCE
+    assert "no bounds" in report.reason
+
+
+def test_maps_that_are_not_there_are_no_maps() -> None:
+    relu = Step("r", "relu", ("x",), (1,))
+    kept = np.arange(1)
+    assert _cross(relu, relu, kept, kept, 1) is None
+    with pytest.raises(Inconsistent, match="without a map"):
+        rules._affine(Stage(relu, (0,)), [rules.Values(None)], rules.Symbols(2, np.zeros(1)))  # type: ignore[arg-type]
+
+
+# JSON
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\xff", b"{", b"1.5", b"1e3", b"NaN", b"-Infinity", b'{"a": 1, "a": 2}', b"9" * 19, b"[" * 65 + b"]" * 65],
+)  # fmt: skip
+def test_other_json_is_refused(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        read_json(data)
+
+
+def test_json_at_its_limits_is_read() -> None:
+    assert read_json(b"9" * 18) == 10**18 - 1
+    deep = read_json(b"[" * 64 + b"]" * 64)
+    for _ in range(63):
+        (deep,) = deep
+    assert deep == []
+    assert read_json(b'"[[[\\"[[["') == '[[["[[['
+
+
+# protobuf
+
+
+def varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def tagged(number: int, wire: int, content: bytes) -> bytes:
+    return varint(number << 3 | wire) + (varint(len(content)) if wire == 2 else b"") + content
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("DIM", tagged(1, 0, b"\xff" * 9 + b"\x02")), ("DIM", tagged(1, 0, b"\xff" * 10 + b"\x01")),
+        ("DIM", tagged(1, 0, b"\x80")), ("DIM", tagged(1, 5, b"\0" * 4)), ("DIM", tagged(1, 1, b"\0" * 8)),
+        ("DIM", tagged(2, 0, b"\1")), ("DIM", tagged(2, 2, b"\xff")), ("DIM", tagged(2, 2, b"n" * 4097)),
+        ("DIM", tagged(1, 3, b"")), ("DIM", tagged(0, 0, b"\1")), ("DIM", tagged(1, 0, b"\1") * 2),
+        ("DIM", varint(2 << 3 | 2) + b"\x05abc"), ("ATTRIBUTE", tagged(7, 2, b"\0" * 6)),
+        ("ATTRIBUTE", tagged(2, 2, b"\0" * 4)), ("TENSOR", tagged(10, 2, b"\0" * 12)), ("SHAPE", tagged(1, 0, b"\1")),
+        ("TENSOR", tagged(9, 0, b"\1")), ("DIM", varint(2**32 << 3) + b"\1"),
+    ],
+)  # fmt: skip
+def test_damaged_messages_are_refused(kind: str, data: bytes) -> None:
+    with pytest.raises(Malformed):
+        read_message(kind, memoryview(data))
+
+
+def test_fields_that_are_not_listed_are_refused() -> None:
+    with pytest.raises(Unsupported):
+        read_message("DIM", memoryview(tagged(4, 0, b"\1")))
+
+
+def test_numbers_are_read_in_both_forms() -> None:
+    """Packed and one by one, of either sign, and the largest and smallest."""
+    numbers = (0, 1, 127, 128, 2**63 - 1, 2**64 - 1, 2**63)
+    packed = tagged(8, 2, b"".join(map(varint, numbers)))
+    single = b"".join(tagged(8, 0, varint(n)) for n in numbers)
+    for data in (packed, single, packed[:0] + single):
+        message = read_message("ATTRIBUTE", memoryview(data))
+        assert message.ints == [0, 1, 127, 128, 2**63 - 1, -1, -(2**63)]
+        assert (message.name, message.floats) == (None, [])
+    floats = struct.pack("<2f", 1.5, -2.0)
+    for data in (tagged(7, 2, floats), tagged(7, 5, floats[:4]) + tagged(7, 5, floats[4:])):
+        assert read_message("ATTRIBUTE", memoryview(data)).floats == [1.5, -2.0]
+    assert read_message("ATTRIBUTE", memoryview(tagged(2, 5, floats[:4]))).f == 1.5
+    assert read_message("DIM", memoryview(tagged(2, 2, "\u00e9".encode()))).dim_param == "\u00e9"
+    assert read_message("DIM", memoryview(tagged(3, 2, b"read and ignored"))).values == {}
+
+
+# tensors of ONNX
+
+
+def tensor(**values: Any) -> Message:
+    lists = {"dims": [], "float_data": [], "int32_data": [], "int64_data": [], "double_data": []}
+    return Message("TENSOR", {**lists, "name": "t", "data_type": 1, **values})
+
+
+def test_tensors_are_read_from_every_store() -> None:
+    bits = struct.pack("<2f", 0.75, -3.0)
+    for found in (
+        read_tensor(tensor(dims=[2], raw_data=memoryview(bits))), read_tensor(tensor(dims=[2], float_data=[bits])),
+        read_tensor(tensor(dims=[2], float_data=[bits[:4], bits[4:]])),
+        read_tensor(tensor(dims=[2], data_type=11, double_data=[struct.pack("<2d", 0.75, -3.0)])),
+    ):  # fmt: skip
+        assert found.numbers is not None
+        assert (found.numbers.mantissa * 2.0**found.numbers.exponent).tolist() == [0.75, -3.0]
+        assert found.integers is None
+    longs = struct.pack("<2q", -5, 2**40)
+    assert read_tensor(tensor(dims=[2], data_type=7, raw_data=memoryview(longs))).integers == (-5, 2**40)
+    assert read_tensor(tensor(dims=[2], data_type=7, int64_data=[-5, 9])).integers == (-5, 9)
+    assert read_tensor(tensor(dims=[2], data_type=6, int32_data=[-5, 9])).integers == (-5, 9)
+    assert read_tensor(tensor(dims=[2], data_type=6, raw_data=memoryview(longs[:8]))).integers == (-5, -1)
+    assert read_tensor(tensor(dims=[0])).numbers is not None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dims": [2], "raw_data": b"\0" * 4}, {"dims": [1], "raw_data": b"\0" * 8}, {"dims": [-1], "raw_data": b""},
+        {"dims": [1], "float_data": [b"\0" * 4], "raw_data": b"\0" * 4}, {"dims": [1], "data_type": 8},
+        {"dims": [1], "int64_data": [1]}, {"dims": [2], "data_type": 7, "int64_data": [1]},
+        {"dims": [1], "data_type": 7, "int32_data": [1]}, {"dims": [1], "raw_data": b"\0" * 4, "data_location": 1},
+        {"dims": [1], "float_data": [b"\0" * 4], "double_data": [b"\0" * 8]}, {"dims": [2**20, 2**20]},
+        {"dims": [1], "raw_data": struct.pack("<f", float("nan"))}, {"dims": [1], "data_type": 0},
+    ],
+)  # fmt: skip
+def test_other_tensors_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises((Malformed, Unsupported)):
+        read_tensor(tensor(**values))
+
+
+# structures
+
+
+def moving() -> Network:
+    """All that a structure says with lists and numbers: pad, slice, transpose, mean, pool, batch norm, concat."""
+    window = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0, 0, 0), "dilation": (1, 1)}
+    steps: list[Any] = [
+        ("p", "pad", ("x",), {}, {"padding": (0, 1, 0, 0, 1, 0), "value": 2.0}),
+        ("n", "batch_norm", ("p",), {"weight": "g", "bias": "s", "mean": "m", "variance": "v"}, {"epsilon": 0.25}),
+        ("c", "slice", ("n",), {}, {"starts": (0, 0, 1), "stops": (2, 4, 5), "steps": (1, 1, 1)}),
+        ("a", "average_pool", ("c",), {}, {**window, "count_padding": True}),
+        ("t", "transpose", ("a",), {}, {"permutation": (1, 0, 2)}),
+        ("j", "concat", ("t", "t"), {}, {"axis": 0}),
+        ("y", "mean", ("j",), {}, {"axes": (1, 2), "keepdims": False}),
+    ]  # fmt: skip
+    numbers = {"g": [1, 2], "s": [0, 1], "m": [1, 0], "v": [0.75, 3.75]}
+    return build("x", (2, 2, 5), steps, "y", {k: np.array(v, np.float32) for k, v in numbers.items()})
+
+
+def test_a_structure_and_its_onnx_file_are_the_same_program(tmp_path: Path) -> None:
+    net = moving()
+    structure, weights = write_structure(net, tmp_path)
+    program = read_structure(structure.read_bytes(), weights.read_bytes())
+    assert program.digest == read(net).digest
+    assert len(exact_values(program, [Fraction(i) for i in range(20)])[-1]) == 4
+
+
+CHANGES: dict[str, tuple[str, Any]] = {
+    "a number that is none": ("value", {"float": "wide"}), "a number beyond all": ("value", {"float": "0x1p99999"}),
+    "a number as text": ("value", "2.0"), "a flag that is a number": ("count_padding", 1),
+    "a list of text": ("axes", "1"),
+    "a flag left out": ("keepdims", None), "an axis that is not there": ("axis", 9),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_damaged_attributes_of_a_structure_are_refused(tmp_path: Path, name: str) -> None:
+    structure, weights = write_structure(moving(), tmp_path)
+    data, (key, value) = json.loads(structure.read_text()), CHANGES[name]
+    (holder,) = (node["attributes"] for node in data["nodes"] if key in node["attributes"])
+    holder[key] = value
+    with pytest.raises((Malformed, Unsupported)):
+        read_structure(json.dumps(data).encode(), weights.read_bytes())
+
+
+def test_an_attribute_that_no_one_reads_is_refused(tmp_path: Path) -> None:
+    structure, weights = write_structure(moving(), tmp_path)
+    data = json.loads(structure.read_text())
+    for node in data["nodes"]:
+        before = node["attributes"]
+        node["attributes"] = {**before, "more": 1}
+        with pytest.raises(Malformed):
+            read_structure(json.dumps(data).encode(), weights.read_bytes())
+        node["attributes"] = before
+    assert read_structure(json.dumps(data).encode(), weights.read_bytes()).digest
+
+
+def test_numbers_too_large_for_their_unit_are_refused() -> None:
+    number = Real(np.array([2.0**52]), np.array([10]), np.array([0.0]))
+    assert number.top == 64
+    assert number.negated().mantissa.tolist() == [-(2.0**52)]
+    assert number.reshape(1, 1).transpose(1, 0).mantissa.shape == (1, 1)
+
+
+# trees and biases at their edges
+
+
+@pytest.mark.parametrize("tree", ["0:0p0 . .", "0:1p0 . .", "0:1p1 . .", "0:-1p0 . .", "0:1p-1 0:1p-1 . . ."])
+def test_a_split_at_an_end_or_outside_is_refused(tree: str) -> None:
+    with pytest.raises(Malformed, match="strictly inside"):
+        list(certificate.walk(tree, ((Fraction(0), Fraction(1)),)))
+
+
+def test_a_tree_may_be_as_deep_as_stated_and_no_deeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificate, "MAX_DEPTH", 3)
+    box = ((Fraction(0), Fraction(1)),)
+    chains = [" ".join(f"0:1p-{i}" for i in range(1, depth + 1)) + " ." * (depth + 1) for depth in (3, 4)]
+    assert len(list(certificate.walk(chains[0], box))) == 4
+    with pytest.raises(Malformed, match="deeper than 3"):
+        list(certificate.walk(chains[1], box))
+
+
+@pytest.mark.parametrize("now", [None, [2, 0, 1]])
+def test_a_bias_may_be_missing_on_either_side(now: list[int] | None) -> None:
+    """Three outputs: the difference of the biases has three elements, whoever has one."""
+
+    def step(values: list[int] | None) -> Step:
+        return Step("y", "affine", ("x",), (3,), bias=None if values is None else integers(values, (3,)))
+
+    kept = np.arange(3) if now is None else np.array(now)
+    first, second = [5, 6, 7], [1, 1, 2]
+    for a, b in ((first, None), (None, second), (first, second)):
+        whole, error, unit = _bias(step(a), step(b), kept)
+        assert whole is not None
+        assert error is not None
+        assert (whole.shape, error.tolist()) == ((3,), [0, 0, 0])
+        wanted = [(a[k] if a else 0) - (b[j] if b else 0) for j, k in enumerate(kept.tolist())]
+        assert [int(v) * Fraction(2) ** unit for v in whole] == wanted
+    whole, error, unit = _bias(step(first), None, None)
+    assert [int(v) * Fraction(2) ** unit for v in whole] == first  # type: ignore[union-attr]
+    assert _bias(step(None), step(None), kept) == (None, None, 0)
+
+
+def test_summands_that_cancel_beyond_the_exact_range_are_refused() -> None:
+    """2^57 + 1 - 2^57 is 0 in float64: summands of such a size have no place, however small their sum."""
+    large, one = constant(np.array([[2.0**12]]), 0), constant(np.array([[1.0]]), -45)
+    minus = constant(np.array([[-(2.0**12)]]), 0)
+    with pytest.raises(OutOfRange):
+        place(np.zeros((1, 1, 1)), CENTRE, [large, one, minus], -45)
+    body = np.zeros((1, 1, 1))
+    assert place(body, CENTRE, [large, one, minus], -35).tolist() == [[1.0]]  # 2^-10 of a unit is lost, and counted
+    assert body.tolist() == [[[0.0]]]
+
+
+def test_values_that_are_asked_for_are_kept() -> None:
+    relu = [Step(name, "relu", (source,), (1,)) for name, source in (("r", "x"), ("s", "r"))]
+    x = Form(0, CENTRE, np.full((1, 1, 1), 3.0), np.zeros((1, 1)))
+    stages = [Stage(relu[0], (0,)), Stage(relu[1], (1,))]
+    found = rules.propagate(stages, rules.Values(x), rules.Symbols(2, np.zeros(1)), (0, 1, 2))
+    assert [float(v.z.bounds(0)[0][0, 0]) for v in found] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("rule", ["separate", "pair_zonotope", "pair_backward"])
+def test_equal_networks_are_certified_by_every_rule(tmp_path: Path, rule: str) -> None:
+    emit_certificate(
+        tmp_path / "c.json", original=FILES[1], compact=FILES[1], boxes=[BOX], epsilon=Fraction(1000), rule=rule,
+        lift=None if rule == "separate" else (), parameters={"symbols": 9}, trees=[Leaf()],
+    )  # fmt: skip
+    report = audit(tmp_path / "c.json", FILES[1], FILES[1])
+    assert report.verdict is Verdict.ACCEPT, report
+    assert (report.bound == 0) is (rule != "separate")
+
+
+def test_a_lift_pairs_values_of_the_same_step(tmp_path: Path) -> None:
+    program = check.read_network([FILES[1].read_bytes()])
+    one, other = program.steps[0], program.steps[-1]
+    for pair in ((one.name, other.name), ("nothing", one.name), (one.name, "nothing")):
+        entry = Correspondence(*pair, 0, (0,))
+        with pytest.raises(Refuted, match="at the same step"):
+            stages_of_pair(program, program, (entry,))
+
+
+@pytest.mark.parametrize(("weight", "radius"), [(3.0, 1.0), (-3.0, 3.0), (0.0, 2.0), (5.0, 0.0)])
+@pytest.mark.parametrize("unit", [-30, 0, 30])
+@pytest.mark.parametrize("exponent", [-20, 0, 20])
+def test_inexact_weights_times_remainders_alone(weight: float, radius: float, unit: int, exponent: int) -> None:
+    """A value in [-r, r] without a centre, a weight in [w - e, w + e]: the product reaches (|w| + e) r."""
+    linear = linear_map(np.full((1, 1, 1), weight), np.full((1, 1, 1), radius), unit, np.zeros((1, 1, 1), np.int64), 1)
+    size = 2.0**30
+    found = settle(*image(linear, Form(exponent, CENTRE, np.zeros((1, 1, 1)), np.full((1, 1), size))))
+    reached = int(found.radius[0, 0]) * Fraction(2) ** (found.exponent - unit - exponent)
+    assert int((abs(weight) + radius) * size) <= reached <= int((abs(weight) + 2 * radius + 1) * size)
+
+
+def test_forms_hold_integers_whatever_was_rounded_away() -> None:
+    one, third = np.ones((1, 1, 1)), np.full((1, 1, 1), 3.0)
+    for large in (2.0**20, 2.0**38, -(2.0**38)):
+        found = settle(
+            [
+                constant(np.array([[large]]), 0),
+                Term(Form(-3, CENTRE, third, one[0])),
+                Term(Form(-9, CENTRE, one, one[0])),
+            ],
+            [],
+        )
+        assert (found.body == np.rint(found.body)).all()
+        assert (found.rem == np.rint(found.rem)).all()
+
+
+@pytest.mark.parametrize("top", [2**19, 2**39 + 5, 2**52 - 1])
+@pytest.mark.parametrize("values", [2**18, 2**38 + 3, 2**39 - 1])
+@pytest.mark.parametrize("length", [1, 7])
+def test_the_reach_of_an_image_bounds_its_entries(top: int, values: int, length: int) -> None:
+    """The guard against sums beyond the exact range rests on it."""
+    signs = np.where(np.arange(length) % 3 == 0, -1.0, 1.0)
+    whole = (signs * top)[None, None]
+    linear = linear_map(whole, np.zeros_like(whole), 0, np.arange(length)[None, None], length)
+    form = Form(0, CENTRE, (signs * values)[:, None, None], np.zeros((length, 1)))
+    (summand,), _ = image(linear, form)
+    for part in summand.parts(slice(None)):
+        assert np.abs(part.body).max() <= part.reach < LARGEST
+    found = settle(*image(linear, form))
+    (low,), (high,) = (a[0] for a in found.bounds(found.exponent))
+    assert (
+        int(low) * Fraction(2) ** found.exponent <= length * top * values <= int(high) * Fraction(2) ** found.exponent
+    )
+
+
+@pytest.mark.parametrize("words", [[3], "none", [None], ["fine"] * 101, {}])
+def test_what_is_not_established_is_a_list_of_sentences(tmp_path: Path, words: Any) -> None:
+    data = json.loads(FILES[0].read_text())
+    del data["seal"]
+    text = json.dumps({**data, "not_established": words})[:-1] + ",\n"
+    seal = hashlib.sha256(text.encode()).hexdigest()
+    (tmp_path / "c.json").write_text(f'{text} "seal": "{seal}"\n}}\n')
+    assert audit(tmp_path / "c.json", *FILES[1:]).verdict is Verdict.MALFORMED
+
+
+def test_regions_without_a_point_and_sums_without_end_are_refused() -> None:
+    ends = [np.array([float(v)]) for v in (0, 1, 5, 6, 0, 1)]  # z in [0, 1], y in [5, 6], z - y in [0, 1]
+    with pytest.raises(Inconsistent, match="empty"):
+        planes.vertices(*ends)
+    size = [(np.ones((1, 1)), 0)]
+    assert rounding._relative(size, rounding.LONGEST_SUM)
+    with pytest.raises(Resource, match="too long"):
+        rounding._relative(size, rounding.LONGEST_SUM + 1)
+
+
+def test_numbers_of_tensors_stay_bits() -> None:
+    bits = struct.pack("<2f", 1.5, -2.0)
+    for data in (tagged(4, 2, bits), tagged(4, 5, bits[:4]) + tagged(4, 5, bits[4:])):
+        assert b"".join(read_message("TENSOR", memoryview(data)).float_data) == bits

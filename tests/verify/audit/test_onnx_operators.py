@@ -1,0 +1,260 @@
+"""Every operator of the auditor's ONNX reader, in every form that it takes, against ONNX's own reference evaluation.
+
+Weights and inputs are small integers, so both sides are exact; forms that the reader does not know are refused.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from tests.verify.audit.exact_semantics import exact_values
+from verify.audit.onnx_file import read_onnx
+from verify.audit.program import Malformed, Unsupported
+
+Nodes = Sequence[tuple[str, Sequence[str], dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A chain of nodes from "x" to "y": (operator, inputs, attributes); results are called t0, t1, ... and y."""
+
+    shape: tuple[int, ...]
+    nodes: Nodes
+    constants: dict[str, Any] = field(default_factory=dict)
+    opset: int = 13
+
+
+def integers(*shape: int, seed: int = 0, low: int = -3) -> np.ndarray:
+    return np.random.default_rng([*shape, seed]).integers(low, 5, shape).astype(np.float32)
+
+
+def longs(*values: int) -> np.ndarray:
+    return np.array(values, dtype=np.int64)
+
+
+def model(case: Case) -> onnx.ModelProto:
+    last = len(case.nodes) - 1
+    nodes = [
+        helper.make_node(op, list(inputs), ["y" if i == last else f"t{i}"], **attributes)
+        for i, (op, inputs, attributes) in enumerate(case.nodes)
+    ]
+    kinds = {"x": case.shape, "y": None}
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in kinds.items()]
+    tensors = [numpy_helper.from_array(np.asarray(v), n) for n, v in case.constants.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", case.opset)], ir_version=8)
+
+
+W, B = integers(4, 3), integers(4)
+IMAGE = (1, 2, 5, 4)
+CASES = {
+    "matmul": Case((1, 3), [("MatMul", ["x", "w"], {})], {"w": W.T}),
+    "matmul from the left": Case((3,), [("MatMul", ["w", "x"], {})], {"w": W}),
+    "matmul of a sequence": Case((1, 2, 3), [("MatMul", ["x", "w"], {})], {"w": W.T}),
+    "matmul and its bias": Case((1, 3), [("MatMul", ["x", "w"], {}), ("Add", ["t0", "b"], {})], {"w": W.T, "b": B}),
+    "a bias first": Case((1, 3), [("MatMul", ["x", "w"], {}), ("Add", ["b", "t0"], {})], {"w": W.T, "b": B}),
+    "a bias of rank two": Case((1, 3), [("MatMul", ["x", "w"], {}), ("Add", ["t0", "b"], {})],
+                               {"w": W.T, "b": B[None]}),
+    "a sequence and its bias": Case((1, 2, 3), [("MatMul", ["x", "w"], {}), ("Add", ["t0", "b"], {})],
+                                    {"w": W.T, "b": B}),
+    "a bias of one number": Case((1, 3), [("MatMul", ["x", "w"], {}), ("Add", ["t0", "b"], {})],
+                                 {"w": W.T, "b": B[:1]}),
+    "a bias per row": Case((1, 4, 3), [("MatMul", ["x", "w"], {}), ("Add", ["t0", "b"], {})],
+                           {"w": W.T, "b": B[:, None]}),
+    "a product used twice": Case((1, 3), [("MatMul", ["x", "w"], {}), ("Add", ["t0", "b"], {}),
+                                          ("Add", ["t0", "t1"], {})], {"w": W.T, "b": B}),
+    "gemm": Case((1, 3), [("Gemm", ["x", "w"], {})], {"w": W.T}),
+    "gemm transposed": Case((1, 3), [("Gemm", ["x", "w", "b"], {"transB": 1})], {"w": W, "b": B}),
+    "gemm with a bias of rank two": Case((1, 3), [("Gemm", ["x", "w", "b"], {})], {"w": W.T, "b": B[None]}),
+    "gemm with a scalar": Case((1, 3), [("Gemm", ["x", "w", "b"], {"alpha": 1.0, "beta": 1.0})],
+                               {"w": W.T, "b": np.float32(3)}),
+    "conv": Case(IMAGE, [("Conv", ["x", "w"], {"kernel_shape": [3, 2]})], {"w": integers(3, 2, 3, 2)}),
+    "conv with everything": Case(
+        (1, 4, 6, 5), [("Conv", ["x", "w", "b"], {"strides": [2, 1], "pads": [1, 0, 2, 1], "dilations": [1, 2],
+                                                  "group": 2})], {"w": integers(4, 2, 3, 2), "b": B}),
+    "conv that asks for no padding": Case(IMAGE, [("Conv", ["x", "w"], {"auto_pad": "VALID"})],
+                                          {"w": integers(3, 2, 2, 2)}),
+    "conv along one axis": Case((1, 2, 6), [("Conv", ["x", "w"], {"pads": [1, 1]})], {"w": integers(3, 2, 3)}),
+    "batch norm": Case(
+        IMAGE, [("BatchNormalization", ["x", "g", "s", "m", "v"], {"epsilon": 0.25, "momentum": 0.5})],
+        {"g": integers(2), "s": integers(2, seed=1), "m": integers(2, seed=2), "v": np.array([3.75, 0.75], np.float32)},
+        14),
+    "max pool": Case(IMAGE, [("MaxPool", ["x"], {"kernel_shape": [2, 2], "strides": [2, 1]})]),
+    "max pool with a border": Case(IMAGE, [("MaxPool", ["x"], {"kernel_shape": [3, 2], "pads": [1, 1, 1, 0],
+                                                               "dilations": [1, 2]})]),
+    "average pool": Case(IMAGE, [("AveragePool", ["x"], {"kernel_shape": [2, 2], "strides": [2, 2]})]),
+    "average pool with a border": Case(IMAGE, [("AveragePool", ["x"], {"kernel_shape": [2, 2], "pads": [1, 1, 0, 1]})]),
+    "average pool that counts it": Case(IMAGE, [("AveragePool", ["x"], {"kernel_shape": [2, 2], "pads": [1, 0, 0, 1],
+                                                                        "count_include_pad": 1})]),
+    "global average pool": Case((1, 3, 2, 4), [("GlobalAveragePool", ["x"], {})]),
+    "mean": Case((1, 2, 4, 2), [("ReduceMean", ["x"], {"axes": [2, -1], "keepdims": 0})]),
+    "mean that keeps axes": Case((1, 2, 4, 2), [("ReduceMean", ["x"], {"axes": [1]})]),
+    "mean of all": Case((1, 2, 4), [("ReduceMean", ["x"], {"keepdims": 0})]),
+    "mean since 18": Case((1, 4, 3), [("ReduceMean", ["x", "a"], {"keepdims": 1})], {"a": longs(-2)}, 18),
+    "mean of all since 18": Case((1, 2, 4), [("ReduceMean", ["x"], {"noop_with_empty_axes": 0})], {}, 18),
+    "relu": Case((1, 5), [("Relu", ["x"], {})]),
+    "add": Case((1, 3), [("Relu", ["x"], {}), ("Add", ["x", "t0"], {})]),
+    "sub": Case((1, 3), [("Relu", ["x"], {}), ("Sub", ["x", "t0"], {})]),
+    "add a constant": Case((1, 2, 3), [("Add", ["x", "c"], {})], {"c": integers(2, 1)}),
+    "a constant added to": Case((1, 2, 3), [("Add", ["c", "x"], {})], {"c": integers(3)}),
+    "sub a constant": Case((1, 3), [("Sub", ["x", "c"], {})], {"c": integers(3)}),
+    "from a constant": Case((1, 3), [("Sub", ["c", "x"], {})], {"c": integers(1, 3)}),
+    "add one number": Case((1, 3), [("Add", ["x", "c"], {})], {"c": np.float32(2)}),
+    "mul": Case((1, 2, 3), [("Mul", ["x", "c"], {})], {"c": integers(2, 3)}),
+    "mul first": Case((1, 2, 3), [("Mul", ["c", "x"], {})], {"c": np.float32([3])}),
+    "div": Case((1, 2, 2), [("Div", ["x", "c"], {})], {"c": np.float32([[2, 4], [-8, 1]])}),
+    "div by one number": Case((1, 3), [("Div", ["x", "c"], {})], {"c": np.float32(4)}),
+    "flatten": Case((1, 2, 3), [("Flatten", ["x"], {})]),
+    "flatten at another axis": Case((1, 2, 3, 2), [("Flatten", ["x"], {"axis": -1})]),
+    "flatten at the end": Case((1, 2, 3), [("Flatten", ["x"], {"axis": 3})]),
+    "reshape": Case((1, 2, 6), [("Reshape", ["x", "s"], {})], {"s": longs(0, -1, 3)}),
+    "reshape to a size": Case((1, 2, 6), [("Reshape", ["x", "s"], {"allowzero": 1})], {"s": longs(1, 12)}, 14),
+    "squeeze": Case((1, 3, 1, 2), [("Squeeze", ["x", "a"], {})], {"a": longs(-2)}),
+    "squeeze all": Case((1, 3, 1, 2), [("Squeeze", ["x"], {})]),
+    "squeeze before 13": Case((1, 3, 1, 2), [("Squeeze", ["x"], {"axes": [2]})], {}, 11),
+    "unsqueeze": Case((1, 3), [("Unsqueeze", ["x", "a"], {})], {"a": longs(1, -1)}),
+    "unsqueeze before 13": Case((1, 3), [("Unsqueeze", ["x"], {"axes": [0, 2]})], {}, 11),
+    "transpose": Case((1, 2, 3), [("Transpose", ["x"], {"perm": [0, 2, 1]})]),
+    "transpose to the reverse": Case((1, 2, 3), [("Transpose", ["x"], {})]),
+    "a constant transposed": Case((1, 3), [("Transpose", ["w"], {"perm": [1, 0]}), ("MatMul", ["x", "t0"], {})],
+                                  {"w": W}),
+    "a constant transposed to the reverse": Case((1, 3), [("Transpose", ["w"], {}), ("MatMul", ["x", "t0"], {})],
+                                                 {"w": W}),
+    "pad": Case((1, 2, 3), [("Pad", ["x", "p", "v"], {})], {"p": longs(0, 1, 0, 0, 0, 2), "v": np.float32(7)}),
+    "pad with nothing": Case((1, 2, 3), [("Pad", ["x", "p"], {"mode": "constant"})], {"p": longs(0, 0, 1, 0, 1, 0)}),
+    "pad since 18": Case((1, 2, 3), [("Pad", ["x", "p", "v", "a"], {})],
+                         {"p": longs(1, 2), "v": np.float32(-2), "a": longs(-1)}, 18),
+    "slice": Case((1, 4, 5), [("Slice", ["x", "s", "e", "a", "d"], {})],
+                  {"s": longs(-4, 1), "e": longs(2**40, 3), "a": longs(-1, 1), "d": longs(2, 1)}),
+    "slice of the first axes": Case((1, 4, 5), [("Slice", ["x", "s", "e"], {})], {"s": longs(0, 1), "e": longs(1, -1)}),
+    "slice before 10": Case((1, 4, 5), [("Slice", ["x"], {"starts": [1], "ends": [3], "axes": [2]})], {}, 9),
+    "concat": Case((1, 2, 3), [("Relu", ["x"], {}), ("Concat", ["x", "t0", "x"], {"axis": 1})]),
+    "concat along the last": Case((1, 2, 3), [("Relu", ["x"], {}), ("Concat", ["t0", "x"], {"axis": -1})]),
+    "identity": Case((1, 3), [("Relu", ["x"], {}), ("Identity", ["t0"], {}), ("Add", ["x", "t1"], {})]),
+    "identity of a constant": Case((1, 3), [("Identity", ["w"], {}), ("MatMul", ["x", "t0"], {})], {"w": W.T}),
+    "a constant": Case((1, 3), [("Constant", [], {"value": numpy_helper.from_array(B[:3])}),
+                                ("Add", ["x", "t0"], {})]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_operator_computes_what_the_standard_says(name: str) -> None:
+    case = CASES[name]
+    made = model(case)
+    program = read_onnx(made.SerializeToString())
+    reference = ReferenceEvaluator(made)
+    for seed in range(2):
+        x = integers(*case.shape, seed=seed + 7, low=-6)
+        (wanted,) = reference.run(None, {"x": x})
+        found = exact_values(program, [Fraction(float(v)) for v in x.ravel()])[-1]
+        assert [float(v) for v in found] == pytest.approx(wanted.ravel().tolist(), abs=1e-6)
+        assert len(found) == program.size_of(program.output)
+    assert program.batch is (len(case.shape) >= 2)
+
+
+def test_dropout_and_casts_change_nothing() -> None:
+    """What only training does, and constants in a wider type; with these no claim is one about float32 networks."""
+    plain = read_onnx(model(Case((1, 3), [("MatMul", ["x", "w"], {})], {"w": W.T})).SerializeToString())
+    dropped = Case((1, 3), [("MatMul", ["x", "w"], {}), ("Dropout", ["t0"], {"seed": 3})], {"w": W.T})
+    assert (
+        exact_values(read_onnx(model(dropped).SerializeToString()), [Fraction(i) for i in range(3)])[-1]
+        == (exact_values(plain, [Fraction(i) for i in range(3)])[-1])
+    )
+    cast = Case((1, 3), [("Cast", ["w"], {"to": 11}), ("MatMul", ["x", "t0"], {})], {"w": W.T})
+    read = read_onnx(model(cast).SerializeToString())
+    assert exact_values(read, [Fraction(2)] * 3)[-1] == exact_values(plain, [Fraction(2)] * 3)[-1]
+    assert plain.float32
+    assert not read.float32
+
+
+MANY = {"w": W.T, "b": B, "i": integers(2, 2, 3, 3), "s": longs(0, 2), "n": np.float32([1, 2])}
+REFUSED: dict[str, tuple[tuple[int, ...], Nodes]] = {
+    "a product of two values": ((1, 3), [("Relu", ["x"], {}), ("MatMul", ["x", "t0"], {})]),
+    "a matrix of rank three": ((1, 3), [("Reshape", ["w", "s"], {}), ("MatMul", ["x", "t0"], {})]),
+    "gemm that scales": ((1, 3), [("Gemm", ["x", "w"], {"alpha": 2.0})]),
+    "gemm that scales its bias": ((1, 3), [("Gemm", ["x", "w", "b"], {"beta": 0.5})]),
+    "gemm of the transposed": ((3, 1), [("Gemm", ["x", "w"], {"transA": 1})]),
+    "gemm of rank three": ((1, 2, 3), [("Gemm", ["x", "w"], {})]),
+    "gemm without weights": ((1, 3), [("Gemm", ["x"], {})]),
+    "gemm with a bias per row": ((1, 3), [("Gemm", ["x", "w", "n"], {})]),
+    "gemm with a wrong attribute": ((1, 3), [("Gemm", ["x", "w"], {"transB": 1.0})]),
+    "conv with same padding": (IMAGE, [("Conv", ["x", "i"], {"auto_pad": "SAME_UPPER"})]),
+    "conv of another kernel": (IMAGE, [("Conv", ["x", "i"], {"kernel_shape": [2, 2]})]),
+    "conv with another bias": (IMAGE, [("Conv", ["x", "i", "b"], {})]),
+    "conv of rank three": ((1, 2, 5), [("Conv", ["x", "i"], {})]),
+    "conv of a row": ((1, 3), [("Conv", ["x", "i"], {})]),
+    "batch norm in training": (IMAGE, [("BatchNormalization", ["x", "n", "n", "n", "n"], {"training_mode": 1})]),
+    "batch norm with too little": (IMAGE, [("BatchNormalization", ["x", "n", "n", "n"], {})]),
+    "max pool by columns": (IMAGE, [("MaxPool", ["x"], {"kernel_shape": [2, 2], "storage_order": 1})]),
+    "max pool that rounds up": (IMAGE, [("MaxPool", ["x"], {"kernel_shape": [2, 2], "ceil_mode": 1})]),
+    "max pool without a kernel": (IMAGE, [("MaxPool", ["x"], {})]),
+    "mean of no axes": ((1, 3), [("ReduceMean", ["x"], {"noop_with_empty_axes": 1})]),
+    "mean of an axis that is not there": ((1, 3), [("ReduceMean", ["x"], {"axes": [2]})]),
+    "add of other shapes": ((1, 3), [("MatMul", ["x", "w"], {}), ("Add", ["x", "t0"], {})]),
+    "add of three": ((1, 3), [("Add", ["x", "x", "x"], {})]),
+    "a constant that enlarges": ((1, 3), [("Add", ["x", "m"], {})]),
+    "a constant that does not fit": ((1, 3), [("Mul", ["x", "n"], {})]),
+    "div by zero": ((1, 3), [("Div", ["x", "z"], {})]),
+    "div of a constant": ((1, 3), [("Div", ["b", "x"], {})]),
+    "reshape to nothing": ((1, 3), [("Reshape", ["x"], {})]),
+    "reshape to more": ((1, 3), [("Reshape", ["x", "s"], {})]),
+    "reshape twice open": ((1, 4), [("Reshape", ["x", "o"], {})]),
+    "reshape to a value": ((1, 3), [("Reshape", ["x", "x"], {})]),
+    "squeeze of a width": ((1, 3), [("Squeeze", ["x", "s1"], {})]),
+    "unsqueeze nowhere": ((1, 3), [("Unsqueeze", ["x"], {})]),
+    "unsqueeze twice": ((1, 3), [("Unsqueeze", ["x", "s11"], {})]),
+    "transpose that repeats": ((1, 3), [("Transpose", ["x"], {"perm": [0, 0]})]),
+    "transpose of a constant that repeats": ((1, 3), [("Transpose", ["w"], {"perm": [0, 0]}),
+                                                      ("MatMul", ["x", "t0"], {})]),
+    "pad by reflection": ((1, 3), [("Pad", ["x", "s0000"], {"mode": "reflect"})]),
+    "pad of one side": ((1, 3), [("Pad", ["x", "s"], {})]),
+    "pad that cuts": ((1, 3), [("Pad", ["x", "minus"], {})]),
+    "pad with several numbers": ((1, 3), [("Pad", ["x", "s0000", "n"], {})]),
+    "slice backwards": ((1, 3), [("Slice", ["x", "s1", "s0", "s1", "back"], {})]),
+    "slice to nothing": ((1, 3), [("Slice", ["x", "s1", "s1"], {})]),
+    "slice with too few ends": ((1, 3), [("Slice", ["x", "s", "s1"], {})]),
+    "slice of an axis twice": ((1, 3), [("Slice", ["x", "s", "s", "s11"], {})]),
+    "concat of other shapes": ((1, 3), [("MatMul", ["x", "w"], {}), ("Concat", ["x", "t0"], {"axis": 0})]),
+    "concat without an axis": ((1, 3), [("Concat", ["x", "x"], {})]),
+    "dropout in training": ((1, 3), [("Dropout", ["x", "n1", "yes"], {})]),
+    "cast of a value": ((1, 3), [("Cast", ["x"], {"to": 11})]),
+    "cast to less": ((1, 3), [("Cast", ["b"], {"to": 10}), ("Add", ["x", "t0"], {})]),
+    "a constant of one number": ((1, 3), [("Constant", [], {"value_float": 1.0}), ("Add", ["x", "t0"], {})]),
+    "an identity of nothing": ((1, 3), [("Identity", [""], {}), ("Relu", ["x"], {})]),
+    "an operator that is not known": ((1, 3), [("Tanh", ["x"], {})]),
+    "an attribute that no one knows": ((1, 3), [("Relu", ["x"], {"slope": 1})]),
+    "a value that is not there": ((1, 3), [("Relu", ["q"], {})]),
+    "an output of constants": ((1, 3), [("Identity", ["w"], {})]),
+}  # fmt: skip
+MORE = {
+    "m": integers(2, 1, 3), "z": np.float32(0), "o": longs(-1, -1), "s1": longs(1), "s0": longs(0), "s11": longs(1, 1),
+    "s0000": longs(0, 0, 0, 0), "minus": longs(0, 0, 0, -1), "back": longs(-1), "n1": np.float32(0.5),
+    "yes": np.array(1, np.int64),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_other_forms_of_an_operator_are_refused(name: str) -> None:
+    shape, nodes = REFUSED[name]
+    with pytest.raises((Malformed, Unsupported)):
+        read_onnx(model(Case(shape, nodes, MANY | MORE)).SerializeToString())
+
+
+def test_a_pad_before_opset_11_has_its_number_as_an_attribute() -> None:
+    case = Case((1, 3), [("Pad", ["x"], {"pads": [0, 1, 0, 2], "value": 7.5})], {}, 10)
+    found = exact_values(read_onnx(model(case).SerializeToString()), [Fraction(i) for i in (1, 2, 3)])[-1]
+    assert found == [Fraction(15, 2), 1, 2, 3, Fraction(15, 2), Fraction(15, 2)]
+
+
+def test_an_input_without_a_shape_is_refused() -> None:
+    made = model(Case((1, 3), [("Relu", ["x"], {})]))
+    made.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(Malformed, match="no shape"):
+        read_onnx(made.SerializeToString())
