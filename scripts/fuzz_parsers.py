@@ -107,7 +107,7 @@ def targets(folder: Path) -> list[Target]:
         Target("network structure", lambda d: network_structure(d, weights), [graph], (other,)),
         Target("network safetensors", lambda d: network_structure(graph, d), [weights], (other,)),
         Target("domain VNN-LIB", domain, [DOMAIN], ("verify/spec/",)),
-        Target("tree", _walk, [b"0:1p-1 . 1:1p-2 . ."], (own,)),
+        Target("tree", _walk, [b"0:1p-1 . 1:1p-2 . .", b"z2/3 . y4/0 .+1@0=3p-4;-0@1=5p-9 ."], (own,)),
         Target("number", _number, [b"-12.5e-3", b"7/9", b"3p-4"], (own,)),
     ]
 

@@ -203,14 +203,15 @@ def walk(tree: str, box: Box) -> Iterator[Part]:
         here = pending.pop()
         if item.startswith("."):
             yield here if item == "." else replace(here, multipliers=_multipliers(item[1:], len(here.decisions)))
-        elif item[:1] in ("z", "y"):
+            continue
+        require(len(pending) < MAX_DEPTH, f"a tree is deeper than {MAX_DEPTH}")
+        if item[:1] in ("z", "y"):
             pending += reversed(_decided(item, here))
         else:
             require(not here.decisions, f"tree item {item[:60]!r} under a decision")
             low, high = _halves(item, here.box)
             boxes += 2
             pending += [Part(high, boxes), Part(low, boxes - 1)]
-        require(len(pending) <= MAX_DEPTH, f"a tree is deeper than {MAX_DEPTH}")
     require(not pending, "a tree ends too early: part of the domain is not covered")
 
 

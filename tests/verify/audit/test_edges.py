@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -201,6 +201,10 @@ def prover(paths: dict[str, Path]) -> _Prover:
     return _Prover(certificate_module.read_certificate(paths["certificate"].read_bytes()), *programs)
 
 
+def leaves(*boxes: certificate_module.Box) -> Iterator[certificate_module.Part]:
+    return (certificate_module.Part(box, number) for number, box in enumerate(boxes))
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 5])
 def test_no_leaf_is_left_out_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """Five leaves, at most `limit` fit at once: a false one is found in every place, and named by its number."""
@@ -213,11 +217,11 @@ def test_no_leaf_is_left_out_where_memory_is_short(tmp_path: Path, monkeypatch: 
     judge = prover(issued(tmp_path, [UNIT], [Leaf()], "1/4"))
     root = ((Fraction(0), Fraction(1)),)
     good, bad = ((Fraction(0), Fraction(1, 4)),), ((Fraction(1, 4), Fraction(1)),)
-    assert judge.prove(iter([good] * 5), root, "here") == 5
+    assert judge.prove(leaves(*[good] * 5), root, "here") == 5
     assert Fraction(1, 8) <= judge.bound <= Fraction(1, 4)
     for place in range(5):
         with pytest.raises(Refuted, match=f"here, leaf {place}: "):
-            judge.prove(iter([*[good] * place, bad, *[good] * (4 - place)]), root, "here")
+            judge.prove(leaves(*[good] * place, bad, *[good] * (4 - place)), root, "here")
 
 
 def test_leaves_that_do_not_fit_one_by_one_are_no_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +233,7 @@ def test_leaves_that_do_not_fit_one_by_one_are_no_proof(tmp_path: Path, monkeypa
     leaf = ((Fraction(0), Fraction(1)),)
     for count in (1, 2, 3):
         with pytest.raises(Memory, match="too much"):
-            judge.prove(iter([leaf] * count), leaf, "here")
+            judge.prove(leaves(*[leaf] * count), leaf, "here")
 
 
 @pytest.mark.parametrize("size", [1, 2**40])
