@@ -75,7 +75,9 @@ class Task:
 
 def digits(share: float) -> Task:
     """The digits and the networks of `provable.reference`; 1297 training and 500 held-out images."""
-    data = {name: (reference.images(name, "calibration"), reference.images(name, "held_out")) for name in ("mlp", "cnn")}
+    data = {
+        name: (reference.images(name, "calibration"), reference.images(name, "held_out")) for name in ("mlp", "cnn")
+    }
 
     def make(name: str) -> nn.Module:
         if name != "gated":

@@ -59,7 +59,7 @@ class ProbabilisticMask(nn.Module):
         """Sum of k softmax rows, each without the ones chosen before; in one pass, not k.
 
         With e = exp(scores / tau), taken entries count g e, g = GONE^(1 / tau), in the i-th row, so that its sum is
-        Z_i = (e not chosen) + (e chosen from i on) + g (e chosen before i). All of it in logarithms, without differences.
+        Z_i = (e not chosen) + (e chosen from i on) + g (e chosen before i): in logarithms, without differences.
         """
         scores = (self.logits + noise) / self.temperature
         order = scores.detach().topk(self.k, dim=-1).indices
