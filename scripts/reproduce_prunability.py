@@ -5,8 +5,8 @@
 
 A family: perceptrons of several widths, shares of wrong training labels, and seeds, all trained to the same training
 loss (networks that do not reach it are left out and counted), or else the relative tolerance means different things.
---quick, or without --data: the digits that ship with the package; else MNIST. The gap is test loss minus training loss; tau is
-positive where networks that need more of their weights generalise worse. One thread, fixed seeds.
+--quick, or no data folder: the digits that ship with the package; else MNIST. The gap is test loss minus training loss;
+tau is positive where networks that need more of their weights generalise worse. One thread, fixed seeds.
 """
 
 import argparse
