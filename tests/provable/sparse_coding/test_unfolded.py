@@ -79,7 +79,7 @@ def test_a_step_of_one_is_allowed_at_the_start(seed: int) -> None:
 @pytest.mark.parametrize("kind", ["ml-ista", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS[1:])])
 def test_every_kind_learns(kind: str) -> None:
     data = load("cnn").calibration
-    x, y = torch.from_numpy(data.images[:256]), torch.from_numpy(data.labels[:256])
+    x, y = torch.from_numpy(data.images[:96]), torch.from_numpy(data.labels[:96])
     model = network(kind, 2)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
