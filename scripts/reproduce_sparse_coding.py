@@ -36,7 +36,7 @@ from provable.sparse_coding.unfolded import MNIST_LAYERS, Layer
 ROOT = Path(__file__).resolve().parents[1]
 DIGIT_LAYERS = (Layer(12, 3, 1), Layer(24, 3, 2), Layer(32, 2, 1))
 SIZES, PENALTIES = (9, 12, 12, 10), (0.05, 0.025, 0.0167)
-STEPS = 500
+STEPS = 300
 RATE = 1e-2  # of Adam at the start, for every network; chosen for the plain CNN on training images left out
 KINDS = (("plain CNN", "ml-ista", 0), ("plain CNN, usual initial size", "usual", 0), ("ML-ISTA", "ml-ista", 2),
          ("ML-FISTA", "ml-fista", 2), ("layered BP", "layered", 2),
