@@ -194,6 +194,26 @@ def fit(
     model.eval()
 
 
+def narrowed(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of the module at the widths of a compact network's state_dict, with its values, ready to be trained.
+
+    Batch norms keep their own statistics, as they do not in a network that was traced.
+    """
+    small = copy.deepcopy(module)
+    for name, layer in list(small.named_modules()):
+        shape = tuple(state[f"{name}.weight"].shape) if f"{name}.weight" in state else ()
+        if isinstance(layer, nn.Conv2d):
+            layer.out_channels, layer.in_channels = shape[:2]
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.num_features = shape[0]
+        elif isinstance(layer, nn.Linear):
+            layer.out_features, layer.in_features = shape
+        for key, held in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
+            value = state[f"{name}.{key}"].clone()
+            setattr(layer, key, nn.Parameter(value) if isinstance(held, nn.Parameter) else value)
+    return small.train()
+
+
 @torch.inference_mode()
 def accuracy(model: nn.Module | Network, data: Images) -> float:
     """Share of the images that it gets right."""

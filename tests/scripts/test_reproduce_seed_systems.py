@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 
 from provable.catalogue import methods
 
@@ -31,6 +33,7 @@ def test_rows_are_methods_of_the_catalogue_and_no_training_method_lacks_one(scri
     assert trained <= set(script.SYSTEMS)
 
 
+@pytest.mark.slow
 def test_a_row_of_the_quick_form(script) -> None:
     row = script.judged("spp", script.digits(0.02))
     outcome = row.outcome
@@ -44,9 +47,20 @@ def test_a_row_of_the_quick_form(script) -> None:
     assert cells[-1] == ["yes" if outcome.holds else "no"]
 
 
-def test_validation_leaves_the_test_images_alone(script, tmp_path) -> None:
-    import numpy as np
+def test_a_narrowed_module_is_the_compact_network_and_can_be_trained(script) -> None:
+    start = script.digits(0.02).start("cnn")
+    small = script.compress(start.module, start.train.images[:32], keep={"flops": 0.6}, recipe="l1-norm")
+    module = script.narrowed(start.module, small.state_dict)
+    x = torch.from_numpy(start.held_out.images[:8])
+    with torch.no_grad():
+        assert torch.allclose(module.eval()(x), small.module()(x), atol=1e-4)
+    before = [p.clone() for p in module.parameters()]
+    script.fit(module, start.train, script.momentum(module, 0.01), 1)
+    assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+    assert script.accuracy(module, start.held_out) > 0.5
 
+
+def test_validation_leaves_the_test_images_alone(script, tmp_path) -> None:
     pixels, labels = np.arange(70000).astype(np.uint8), np.zeros(70000, np.uint8)
     images = np.broadcast_to(pixels[:, None, None, None], (70000, 28, 28, 1))
     (tmp_path / "mnist").mkdir()
