@@ -459,7 +459,7 @@ def table(rows: Sequence[Row], task: Task) -> Table:
 def task_of(options: argparse.Namespace) -> Task:
     """What is run, as the arguments say."""
     if options.quick:
-        return digits(0.15)
+        return digits(0.06)
     if not (options.data / "mnist").exists():
         print(f"no MNIST in {options.data}: the digits that ship with the package instead")
         return digits(1.0)
