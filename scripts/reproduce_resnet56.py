@@ -68,14 +68,15 @@ class Block(nn.Module):
 
 
 class ResNet56(nn.Module):
-    """Three stages of nine blocks, 16, 32 and 64 channels wide."""
+    """Three stages of nine blocks (or fewer: five make ResNet-32), 16, 32 and 64 channels wide."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: int = 9) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1, self.layer2, self.layer3 = (
-            nn.Sequential(*(Block(a if i == 0 else b, b) for i in range(9))) for a, b in ((16, 16), (16, 32), (32, 64))
+            nn.Sequential(*(Block(a if i == 0 else b, b) for i in range(blocks)))
+            for a, b in ((16, 16), (16, 32), (32, 64))
         )
         self.linear = nn.Linear(64, 10)
 
@@ -114,8 +115,8 @@ class Row:
     processor: float
 
 
-def read_data(folder: Path, images: int, seed: int) -> Data:
-    """`images` training images drawn without labels, and all test images."""
+def read_data(folder: Path, images: int | None, seed: int) -> Data:
+    """`images` (or all) training images drawn without labels, and all test images."""
     with np.load(folder / "cifar10" / "cifar10_subset.npz", allow_pickle=False) as archive:
         train, test, labels = (archive[name] for name in ("train_images", "test_images", "test_labels"))
     chosen = np.random.default_rng(seed).permutation(len(train))[:images]
@@ -127,10 +128,10 @@ def _normalised(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
-def dense_module(folder: Path) -> ResNet56:
-    """The trained network with its batch norms."""
-    module = ResNet56()
-    module.load_state_dict(load_file(folder / "resnet" / "resnet56_cifar10.safetensors"), strict=False)
+def dense_module(folder: Path, layers: int = 56) -> ResNet56:
+    """The trained network with its batch norms; `layers`: 56 or 32."""
+    module = ResNet56((layers - 2) // 6)
+    module.load_state_dict(load_file(folder / "resnet" / f"resnet{layers}_cifar10.safetensors"), strict=False)
     return module.eval().requires_grad_(False)
 
 

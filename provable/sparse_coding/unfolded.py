@@ -12,7 +12,7 @@ filters. Reference: Sulam, Aberdam, Beck, Elad 2018, arXiv 1806.00701 (formulas;
 Theory note: sparse_coding.md. Not claimed: that training finds thresholds of any particular objective.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,7 @@ from provable.method import Method
 from provable.sparse_coding.dictionary import transposed
 
 KINDS = ("ml-ista", "ml-fista", "ml-lista", "layered")
+POWER_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class UnfoldedNetwork(nn.Module):
         shapes = [
             (layer.channels, fan, layer.kernel, layer.kernel) for layer, fan in zip(self.layers, fans, strict=False)
         ]
-        self.filters = _filters(shapes, generator)
-        self.own_start = _filters(shapes, generator) if kind == "ml-lista" else None
+        self.filters = _filters(shapes, self._norms, generator)
+        self.own_start = _filters(shapes, self._norms, generator) if kind == "ml-lista" else None
         self.biases = nn.ParameterList(torch.zeros(1, layer.channels, 1, 1) for layer in self.layers)
         self.steps = nn.ParameterList(torch.ones(()) for _ in self.layers)
         self.classifier = nn.Linear(features, classes)
@@ -82,6 +83,16 @@ class UnfoldedNetwork(nn.Module):
             drawn = torch.rand(self.classifier.weight.shape, generator=generator)
             self.classifier.weight.copy_((2.0 * drawn - 1.0) / features**0.5)
             self.classifier.bias.zero_()
+
+    def _norms(self, i: int, filters: Tensor) -> float:
+        """|| D_i ||_2 for those filters, by the power method."""
+        with torch.no_grad():
+            signal = torch.ones(1, filters.shape[1], *self.sizes[i])
+            for _ in range(POWER_STEPS):
+                signal = signal / signal.norm()
+                code = functional.conv2d(signal, filters, stride=self.layers[i].stride)
+                signal = transposed(code, filters, self.layers[i].stride, self.sizes[i])
+            return float(signal.norm() ** 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (batch, classes) for inputs (batch, *shape)."""
@@ -154,11 +165,14 @@ def _sizes(shape: tuple[int, int, int], layers: Sequence[Layer]) -> tuple[list[t
     return sizes, channels * height * width
 
 
-def _filters(shapes: Sequence[tuple[int, int, int, int]], generator: torch.Generator | None) -> nn.ParameterList:
-    """Normal weights of size 1 / sqrt(fan in): the plain CNN then starts with variances of order one."""
-    return nn.ParameterList(
-        torch.randn(shape, generator=generator) / (shape[1] * shape[2] * shape[3]) ** 0.5 for shape in shapes
-    )
+def _filters(
+    shapes: Sequence[tuple[int, int, int, int]],
+    norm: Callable[[int, Tensor], float],
+    generator: torch.Generator | None,
+) -> nn.ParameterList:
+    """Normal weights, scaled to || D_i ||_2 = 1: a step of 1 is then one that pursuit allows (theory note)."""
+    drawn = [torch.randn(shape, generator=generator) for shape in shapes]
+    return nn.ParameterList(filters / norm(i, filters) for i, filters in enumerate(drawn))
 
 
 METHODS = (

@@ -27,6 +27,7 @@ from provable.training.masks import Layer, attach, bake, exactly_top, layers_of
 HOT, COLD, SCALE = 1.0, 0.1, 5.0  # temperature: SCALE * (HOT falling linearly to COLD)
 SPREAD = 0.5  # standard deviation of the logits at the start
 GONE = 1e-20
+NOTHING = -1e30  # the logarithm of 0, with a derivative
 
 
 class ProbabilisticMask(nn.Module):
@@ -55,14 +56,19 @@ class ProbabilisticMask(nn.Module):
         return (hard - soft).detach() + soft
 
     def relaxed(self, noise: Tensor) -> Tensor:
-        """Sum of k softmax rows, each without the ones chosen before."""
-        scores = self.logits + noise
-        taken = torch.zeros_like(scores)
-        total = torch.zeros_like(scores)
-        for choice in scores.detach().topk(self.k, dim=-1).indices.unbind(-1):
-            total = total + torch.softmax((scores + torch.log(1.0 - taken + GONE)) / self.temperature, dim=-1)
-            taken = taken.scatter(-1, choice[:, None], 1.0)
-        return total
+        """Sum of k softmax rows, each without the ones chosen before; in one pass, not k.
+
+        With e = exp(scores / tau), taken entries count g e, g = GONE^(1 / tau), in the i-th row, so that its sum is
+        Z_i = (e not chosen) + (e chosen from i on) + g (e chosen before i): in logarithms, without differences.
+        """
+        scores = (self.logits + noise) / self.temperature
+        order = scores.detach().topk(self.k, dim=-1).indices
+        chosen, gone = scores.gather(-1, order), math.log(GONE) / self.temperature
+        rest = scores.scatter(-1, order, NOTHING).logsumexp(-1, keepdim=True)
+        sums = torch.logaddexp(torch.logaddexp(rest, _from(chosen)), gone + _before(chosen))
+        inverse = -sums
+        own = torch.logaddexp(inverse.logcumsumexp(-1), gone + _before(inverse.flip(-1)).flip(-1))
+        return (scores + inverse.logsumexp(-1, keepdim=True)).scatter(-1, order, chosen + own).exp()
 
     def _gumbel(self) -> Tensor:
         uniform = torch.rand(self.logits.shape, generator=self._generator, device=self._generator.device)
@@ -146,6 +152,16 @@ class DPP:
         left = HOT - (HOT - COLD) * min(self._time / self._steps, 1.0)
         for mask in self.masks.values():
             mask.temperature = SCALE * left
+
+
+def _from(rows: Tensor) -> Tensor:
+    """Logarithms of the sums of exp over every entry and all after it."""
+    return rows.flip(-1).logcumsumexp(-1).flip(-1)
+
+
+def _before(rows: Tensor) -> Tensor:
+    """Logarithms of the sums of exp over all entries before each."""
+    return torch.nn.functional.pad(rows.logcumsumexp(-1)[..., :-1], (1, 0), value=NOTHING)
 
 
 def entropy(distributions: Tensor) -> Tensor:

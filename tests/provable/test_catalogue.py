@@ -1,5 +1,6 @@
 """The catalogue is complete, its declarations hold, and the documents agree with it."""
 
+import re
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,7 @@ from provable.coresets.sparsify import SPARSIFIERS
 from provable.errors import InputError
 from provable.method import AXES, Method
 from provable.recipes import RECIPES
+from verify.survey import ALGORITHMS
 
 ROOT = Path(__file__).parents[2]
 every_method = pytest.mark.parametrize("known", methods(), ids=[m.name for m in methods()])
@@ -68,6 +70,19 @@ def test_the_document_is_what_the_command_prints(capsys) -> None:
     assert printed == document(methods())
     message = "run `provable methods --markdown > provable/METHODS.md`"
     assert (ROOT / "provable" / "METHODS.md").read_text(encoding="utf-8") == printed, message
+
+
+def test_the_readme_names_methods_that_exist_and_where_all_are_listed() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (paragraph,) = [p for p in text.split("\n\n") if p.startswith("Recipes: ")]
+    named = re.findall(r"`([a-z0-9-]+)` \(", paragraph)
+    assert len(named) >= 4
+    assert set(named) <= set(RECIPES)
+    assert "`provable methods`" in paragraph
+    assert "`provable.training`" in paragraph
+    assert "(provable/METHODS.md)" in paragraph
+    (counted,) = re.findall(r"`verify methods`\s+lists the (\d+) algorithms", text)
+    assert int(counted) == len(ALGORITHMS)
 
 
 def test_the_command_lists_all_and_shows_one(capsys) -> None:

@@ -65,10 +65,21 @@ def test_an_unfolding_is_a_pass_of_the_pursuit() -> None:
         assert torch.allclose(model.codes(x)[0], first.clamp(min=0.0), atol=1e-12)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_step_of_one_is_allowed_at_the_start(seed: int) -> None:
+    """|| D_i || = 1: larger steps than 2 / || D_i ||^2 make the iterations diverge."""
+    model, size = network("ml-ista", 1, seed), (8, 8)
+    for layer, filters in zip(SMALL, model.filters, strict=True):
+        identity = torch.eye(filters.shape[1] * size[0] * size[1]).view(-1, filters.shape[1], *size)
+        matrix = functional.conv2d(identity, filters.detach(), stride=layer.stride).flatten(1)
+        assert float(torch.linalg.matrix_norm(matrix, 2)) == pytest.approx(1.0, abs=0.02)
+        size = ((size[0] - layer.kernel) // layer.stride + 1,) * 2
+
+
 @pytest.mark.parametrize("kind", ["ml-ista", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS[1:])])
 def test_every_kind_learns(kind: str) -> None:
     data = load("cnn").calibration
-    x, y = torch.from_numpy(data.images[:256]), torch.from_numpy(data.labels[:256])
+    x, y = torch.from_numpy(data.images[:96]), torch.from_numpy(data.labels[:96])
     model = network(kind, 2)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []

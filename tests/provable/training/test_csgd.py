@@ -135,9 +135,9 @@ def test_training_collapses_then_trims_without_loss_where_plain_sgd_does_not() -
     model, plain = residual(), residual()
     plan = plan_for()
     rate, strength = 0.05, 2.0
-    steps = collapse_steps(lr=rate, strength=strength, momentum=0.9, to=1e-9) + 100
-    train(model, CSGD(model.named_parameters(), plan, lr=rate, strength=strength), steps)
-    train(plain, torch.optim.SGD(plain.parameters(), lr=rate, momentum=0.9), steps)
+    steps = collapse_steps(lr=rate, strength=strength, momentum=0.8, to=1e-9) + 20
+    train(model, CSGD(model.named_parameters(), plan, lr=rate, strength=strength, momentum=0.8), steps)
+    train(plain, torch.optim.SGD(plain.parameters(), lr=rate, momentum=0.8), steps)
     result = trim(model.eval(), plan, EXAMPLE)
     x = np.random.default_rng(1).normal(size=(8, 1, 4, 4))
     expected = evaluate(result.original, x)

@@ -8,7 +8,7 @@ from torch import nn
 
 from provable.errors import ScheduleError, TargetError
 from provable.training import DPP, remove_idle
-from provable.training.dpp import ProbabilisticMask, diversity
+from provable.training.dpp import GONE, ProbabilisticMask, diversity
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -54,6 +54,23 @@ def test_the_logits_get_a_finite_gradient_that_is_not_zero() -> None:
         assert mask.logits.grad is not None
         assert torch.isfinite(mask.logits.grad).all()
         assert (mask.logits.grad != 0).any()
+
+
+@pytest.mark.parametrize("temperature", [5.0, 0.5, 0.01])
+@pytest.mark.parametrize("k", [1, 4, 9])
+def test_the_relaxed_mask_is_a_sum_of_k_softmax_rows(temperature: float, k: int) -> None:
+    made = ProbabilisticMask(torch.ones(5, 9).double(), "weight", k, generator())
+    made.temperature, noise = temperature, torch.randn(5, 9, generator=generator(1)).double()
+    scores = made.logits + noise
+    taken, total = torch.zeros(5, 9).double(), torch.zeros(5, 9).double()
+    for choice in scores.detach().topk(k, dim=-1).indices.unbind(-1):
+        total = total + torch.softmax((scores + torch.log(1.0 - taken + GONE)) / temperature, dim=-1)
+        taken = taken.scatter(-1, choice[:, None], 1.0)
+    weights = torch.randn(5, 9, generator=generator(2)).double()
+    found = made.relaxed(noise)
+    assert torch.allclose(found, total, atol=1e-12)
+    gradients = [torch.autograd.grad((value * weights).sum(), made.logits)[0] for value in (found, total)]
+    assert torch.allclose(*gradients, atol=1e-9)
 
 
 def test_without_noise_soft_rows_tend_to_the_hard_ones() -> None:
