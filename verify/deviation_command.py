@@ -130,7 +130,7 @@ def _certify(options: argparse.Namespace, boxes: Sequence[Box], result: "Deviati
         f"It follows that both choose the same largest output wherever that of the original leads by more than "
         f"{decimal_up(2 * epsilon)}."
     )
-    print(f"Certificate: {options.certificate} ({report.leaves:,} sub-boxes re-proved exactly)")
+    print(f"Certificate: {options.certificate} ({report.leaves:,} parts re-proved exactly)")
     return PROVED
 
 
@@ -158,7 +158,7 @@ def _table(result: "DeviationResult") -> str:
         ("attained deviation", f"{result.lower:.6g}"),
         ("ratio", f"{ratio:.3g}"),
         ("rule", result.rule),
-        ("sub-boxes", f"{result.leaves:,}"),
+        ("parts of the domain", f"{result.leaves:,}"),
         ("seconds", f"{result.seconds:.2f}"),
     ]
     return "\n".join(f"{name:<20}{value}" for name, value in rows)

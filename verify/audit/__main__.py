@@ -58,7 +58,7 @@ def describe(report: AuditReport) -> str:
     lines = [f"{report.verdict.name}: {report.reason}"]
     if report.verdict is Verdict.ACCEPT:
         lines = [f"ACCEPT: {report.claim_words}"]
-        lines.append(f"Proved exactly on {report.leaves} sub-boxes that cover the domain.")
+        lines.append(f"Proved exactly on {report.leaves} parts that cover the domain.")
         lines.append(f"Largest deviation bound found: {upward(report.bound or Fraction(0))}.")
         lines.append(f"Not established: {report.limits}.")
         lines += [f"  sha256 {digest}  {name}" for name, digest in report.hashes]

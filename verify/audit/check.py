@@ -61,7 +61,7 @@ class AuditReport:
     Attributes:
         verdict: ACCEPT means: the claim is true. Every other verdict means: nothing was established.
         reason: in words, the first item that failed.
-        leaves: sub-boxes on which the claim was proved.
+        leaves: parts of the domain on which the claim was proved.
         bound: the largest deviation bound over all leaves and outputs (an upper bound), if every leaf was proved.
         claim_words: what was accepted. limits: what was not established.
         hashes: SHA-256 of the certificate and of every file that was read.

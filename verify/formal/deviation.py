@@ -25,7 +25,7 @@ from verify.formal.program import EVERY_SYMBOL, compile_pair
 from verify.formal.search import MANY_INPUTS, Attacker, Goal, Progress, Search
 from verify.network.graph import Network
 from verify.spec.box import Box, Number, exact
-from verify.spec.deviation import Tree, Verdict
+from verify.spec.deviation import Sign, Tree, Verdict, count_leaves
 
 MEMORY_LIMIT = 2**31
 BACKWARD_SHARE = 0.25  # of the time
@@ -90,6 +90,7 @@ def verify_deviation(
     symbols: int = EVERY_SYMBOL,
     memory_limit: int = MEMORY_LIMIT,
     backward: bool | None = None,
+    part: Sequence[Sign] = (),
 ) -> DeviationResult:
     """Bound the deviation of two networks on the union of some boxes.
 
@@ -107,6 +108,8 @@ def verify_deviation(
         memory_limit: bytes of generators that one step may hold; beyond it fewer sub-boxes, then intervals.
         backward: whether to bound whole boxes backward as well (see `backward_upper`), within a quarter of the time;
             None: when there are many inputs and few boxes, and the search itself cannot.
+        part: signs of arguments of ReLUs: only those inputs of the (single) box are searched that have them. The bound
+            and the tree are then those of the part.
 
     Raises:
         MismatchError: networks, boxes and channels do not fit together.
@@ -120,6 +123,9 @@ def verify_deviation(
     goal = Goal(limit, ratio, floor)
     search = Search(original, compact, tuple(boxes), program, goal, symbols, memory_limit, batch_size)
     search.sharper = leaf_bounds(original, compact, lift)
+    search.part = tuple(part)
+    if part and (len(boxes) != 1 or search.sharper is None):
+        raise SpecificationError("a part is one of a single box, and of networks whose bounds can be computed backward")
     search.begin(timeout, progress)
     if backward is None:
         backward = boxes[0].dimension >= MANY_INPUTS and len(boxes) <= FEW_BOXES and search.sharper is None
@@ -152,7 +158,7 @@ def _result(search: Search, lift: Lift | None, whole: float | None) -> Deviation
     """The record of what is established now."""
     cover = search.forest.cover()
     upper = float(cover[: search.forest.roots].max())
-    trees, leaves = search.forest.trees(upper, search.name)
+    trees, leaves = search.evidence(upper)
     per_output = np.minimum(search.forest.per_output[leaves].max(axis=0), upper)
     verdict = Verdict.REFUTED if search.goal.refuted(search.lower) else Verdict.UNKNOWN
     if verdict is Verdict.UNKNOWN and search.goal.proved(upper):
@@ -166,7 +172,7 @@ def _result(search: Search, lift: Lift | None, whole: float | None) -> Deviation
         output=search.output,
         per_output_upper=tuple(float(v) for v in per_output),
         trees=trees,
-        leaves=len(leaves),
+        leaves=sum(map(count_leaves, trees)),
         boxes_bounded=search.bounded,
         rule=search.rule,
         parameters={"symbols": search.symbols},

@@ -138,6 +138,12 @@ class Forest:
                 self.base[node], self.whole[node] = self.base.get(parent, parent), parent
         return lows
 
+    def leave(self, node: int) -> None:
+        """A part that is somebody else's."""
+        self.own[node] = self.effective[node] = 0.0
+        self.per_output[node] = 0.0
+        self.stuck[node] = True
+
     def decides(self, nodes: Index) -> NDArray[np.bool_]:
         """Which nodes are parts of a sub-box, set apart by signs."""
         return np.array([node in self.decided for node in nodes.tolist()], dtype=bool)

@@ -25,6 +25,7 @@ from verify.formal.program import Bounds, Program
 from verify.formal.symbols import MemoryLimit, TimeLimit
 from verify.network.graph import Network
 from verify.spec.box import Box
+from verify.spec.deviation import Leaf, Sign, Tree
 
 Progress = Callable[[float, float, float, int], None]
 Attacker = Callable[..., Attack]
@@ -76,6 +77,7 @@ class Search:
     memory_limit: int
     batch_size: int
     sharper: LeafBounds | None = None
+    part: tuple[Sign, ...] = ()  # of the only box, which is searched alone
     started: float = 0.0
     timeout: float = 0.0
     progress: Progress | None = None
@@ -99,6 +101,8 @@ class Search:
     def run(self, attack: Attacker | None, generator: np.random.Generator) -> None:
         """Bound the boxes, then split until the question is settled or time is up."""
         self._bound_roots()
+        if self.part:
+            self._begin_part()
         if attack is not None:
             self._attack(attack, generator)
         while not self._settled():
@@ -122,6 +126,26 @@ class Search:
         while symbols != self.symbols:
             symbols, self.bounded = self.symbols, 0
             self._bound(np.arange(len(self.boxes)))
+
+    def _begin_part(self) -> None:
+        """Go down to the part that is searched; bounds of the whole box hold on it as well."""
+        phases, node = self._phases(0), 0
+        self._sharpen(np.array([node]))
+        for sign in self.part:
+            self.forest.wish[node] = phases.number(sign)
+            low = int(self.forest.decide(np.array([node]))[0])
+            node, other = (low + 1, low) if sign.positive else (low, low + 1)
+            self.forest.leave(other)
+
+    def evidence(self, bound: float) -> tuple[tuple[Tree, ...], Index]:
+        """Trees whose leaves show a bound, and the numbers of their nodes: of every box, or of the part."""
+        trees, leaves = self.forest.trees(bound, self.name)
+        for sign in self.part:
+            (tree,) = trees
+            if isinstance(tree, Leaf):
+                break
+            trees = (tree.high if sign.positive else tree.low,)
+        return trees, leaves
 
     @property
     def rule(self) -> str:

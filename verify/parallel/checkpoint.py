@@ -1,11 +1,12 @@
 """The state of a search in pieces, in a file: which pieces there are and what is known of each.
 
-    {"version": 1, "question": sha256, "roots": n, "splits": {piece: [dimension, at]}, "results": {piece: {...}}}
+    {"version": 1, "question": sha256, "roots": n, "splits": {piece: cut}, "results": {piece: {...}}}
 
-A piece is named by its root and its halves: "0", "0l", "0lh". Floats are written in hexadecimal, exact numbers as
-fractions, trees in preorder. A checkpoint is written atomically and belongs to one question: networks, channels,
-boxes and epsilon are in the hash. Not claimed: protection against a forged file; a checkpoint is the prover's own
-memory, and only the auditor's verdict on a certificate does not depend on it.
+A piece is named by its root and its halves: "0", "0l", "0lh". A cut is [dimension, at], or [value, compact, element]
+where a sign is decided. Floats are written in hexadecimal, exact numbers as fractions, trees in preorder. A checkpoint
+is written atomically and belongs to one question: networks, channels, boxes and epsilon are in the hash. Not claimed:
+protection against a forged file; a checkpoint is the prover's own memory, and only the auditor's verdict on a
+certificate does not depend on it.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from verify.errors import DataError
 from verify.network.files import read_bytes, write_bytes
 from verify.network.graph import Network
 from verify.spec.box import Box
-from verify.spec.deviation import Decision, Leaf, Multiplier, Split, Tree, preorder
+from verify.spec.deviation import Decision, Leaf, Multiplier, Sign, Split, Tree, preorder
 
 LARGEST_FILE = 1 << 30
 Witness = tuple[Fraction, ...]
@@ -50,13 +51,13 @@ class Pieces:
     Attributes:
         question: hash of what is searched.
         boxes: the roots.
-        splits: piece -> input and place where it is cut.
+        splits: piece -> how it is cut.
         results: piece -> the best that is known of it, pieces that were cut later included.
     """
 
     question: str
     boxes: tuple[Box, ...]
-    splits: dict[str, tuple[int, Fraction]] = field(default_factory=dict)
+    splits: dict[str, Split | Decision] = field(default_factory=dict)
     results: dict[str, PieceResult] = field(default_factory=dict)
 
     def leaves(self) -> list[str]:
@@ -75,11 +76,18 @@ class Pieces:
         root = piece.rstrip("lh")
         box = self.boxes[int(root)]
         for end in range(len(root), len(piece)):
-            dimension, at = self.splits[piece[:end]]
-            low, high = list(box.lower), list(box.upper)
-            (high if piece[end] == "l" else low)[dimension] = at
-            box = Box(tuple(low), tuple(high))
+            cut = self.splits[piece[:end]]
+            if isinstance(cut, Split):
+                low, high = list(box.lower), list(box.upper)
+                (high if piece[end] == "l" else low)[cut.dimension] = cut.at
+                box = Box(tuple(low), tuple(high))
         return box
+
+    def part(self, piece: str) -> tuple[Sign, ...]:
+        """The signs that are decided in a piece."""
+        root = len(piece.rstrip("lh"))
+        cuts = ((self.splits[piece[:end]], piece[end] == "h") for end in range(root, len(piece)))
+        return tuple(Sign(c.value, c.compact, c.element, high) for c, high in cuts if isinstance(c, Decision))
 
     def upper(self, piece: str) -> float:
         """The bound that a piece and its ancestors support."""
@@ -111,7 +119,7 @@ def save(path: Path, pieces: Pieces) -> None:
         "version": 1,
         "question": pieces.question,
         "roots": len(pieces.boxes),
-        "splits": {name: [dimension, str(at)] for name, (dimension, at) in pieces.splits.items()},
+        "splits": {name: encoded_node(cut) for name, cut in pieces.splits.items()},
         "results": {name: _encoded(result) for name, result in pieces.results.items()},
     }
     write_bytes(path, json.dumps(content).encode())
@@ -128,7 +136,7 @@ def load(path: Path, question: str, boxes: Sequence[Box]) -> Pieces:
         content = json.loads(raw)
         if content["version"] != 1 or content["roots"] != len(boxes) or content["question"] != question:
             raise DataError(f"{path}: this checkpoint is about other networks, boxes, channels or another epsilon")
-        splits = {str(n): (int(d), Fraction(at)) for n, (d, at) in content["splits"].items()}
+        splits = {str(n): _inner(cut, Leaf(), Leaf()) for n, cut in content["splits"].items()}
         results = {str(n): _decoded(r) for n, r in content["results"].items()}
         pieces = Pieces(question, tuple(boxes), splits, results)
         _check(pieces)
@@ -140,7 +148,7 @@ def load(path: Path, question: str, boxes: Sequence[Box]) -> Pieces:
 def _check(pieces: Pieces) -> None:
     """Raise ValueError unless all names are pieces, cuts lie inside them, and witnesses too."""
     for name in sorted(pieces.splits, key=len):
-        _check_tree(Split(*pieces.splits[name], Leaf(), Leaf()), pieces.box(name))
+        _check_tree(pieces.splits[name], pieces.box(name), pieces.part(name))
     unknown = {*pieces.results, *pieces.splits} - {*pieces.leaves(), *pieces.splits}
     if unknown:
         raise ValueError(f"unknown pieces {sorted(unknown)[:4]}")
@@ -150,17 +158,17 @@ def _check(pieces: Pieces) -> None:
             raise ValueError("a bound is NaN")
         if result.witness is not None and not box.contains(result.witness):
             raise ValueError("a witness lies outside its piece")
-        _check_tree(result.tree, box)
+        _check_tree(result.tree, box, pieces.part(name))
 
 
-def _check_tree(tree: Tree, box: Box) -> None:
+def _check_tree(tree: Tree, box: Box, part: Sequence[Sign]) -> None:
     """Raise ValueError unless every split lies strictly inside its sub-box, and none under a decision."""
     pending = [(tree, dict[int, tuple[Fraction, Fraction]]())]  # intervals that differ from the box's
     while pending:
         node, changed = pending.pop()
         if isinstance(node, Leaf):
             continue
-        if isinstance(node, Decision):
+        if part or isinstance(node, Decision):
             if any(isinstance(n, Split) for n in preorder(node)):
                 raise ValueError("a cut under a decision")
             continue
@@ -236,7 +244,7 @@ def _multiplier(output: int, negative: bool, decision: int, value: str) -> Multi
     return Multiplier(int(output), bool(negative), int(decision), Fraction(value))
 
 
-def _inner(node: Sequence[Any], low: Tree, high: Tree) -> Tree:
+def _inner(node: Sequence[Any], low: Tree, high: Tree) -> Split | Decision:
     if len(node) == 2:
         return Split(int(node[0]), Fraction(node[1]), low, high)
     name, compact, element = node

@@ -30,7 +30,7 @@ from verify.network.graph import Network
 from verify.parallel.checkpoint import PieceResult, Pieces, load, question_hash, save
 from verify.parallel.workers import Here, Workers, WorkersLost
 from verify.spec.box import Box, Number, exact
-from verify.spec.deviation import Leaf, Split, Tree, Verdict, count_leaves, preorder
+from verify.spec.deviation import Decision, Leaf, Sign, Split, Tree, Verdict, count_leaves, preorder
 
 FIRST_SLICE, SLICE = 2.0, 10.0  # seconds
 PIECES_PER_WORKER = 4
@@ -47,6 +47,7 @@ class Task:
     compact: Network
     channels: Mapping[str, Any] | None
     box: Box
+    part: tuple[Sign, ...]
     epsilon: Fraction | None
     seconds: float
     ratio: float
@@ -122,7 +123,7 @@ def search_piece(task: Task) -> PieceResult:
     generator = np.random.default_rng(options.pop("seed", 0))
     found = verify_deviation(
         task.original, task.compact, [task.box], epsilon=task.epsilon, channels=task.channels, timeout=task.seconds,
-        ratio=task.ratio, floor=task.floor, generator=generator, **options,
+        ratio=task.ratio, floor=task.floor, generator=generator, part=task.part, **options,
     )  # fmt: skip
     return PieceResult(
         found.upper, found.lower, found.witness, found.output, found.per_output_upper, found.trees[0],
@@ -197,9 +198,9 @@ class _Run:
     def task(self, name: str, seconds: float) -> Task:
         floor = max(self.goal.floor, self.goal.ratio * self.lower())
         options = {**(self.options or {}), "seed": [self.seed, len(name), *name.encode()]}
-        box = self.pieces.box(name)
+        box, part = self.pieces.box(name), self.pieces.part(name)
         epsilon, ratio = self.goal.epsilon, self.goal.ratio
-        return Task(self.original, self.compact, self.channels, box, epsilon, seconds, ratio, floor, options)
+        return Task(self.original, self.compact, self.channels, box, part, epsilon, seconds, ratio, floor, options)
 
     def cut(self, names: Sequence[str]) -> None:
         """Cut open pieces until there are enough of them for all workers, each at least once."""
@@ -209,13 +210,12 @@ class _Run:
         while queue and len(queue) < wanted:
             queue.sort(key=lambda n: len(preorder(trees[n])) / (1 + len(n)), reverse=True)
             name = queue.pop(0)
-            split = _cut_of(trees[name], self.pieces.box(name), self.pieces.boxes[int(name.rstrip("lh"))])
-            if split is None:
+            cut = _cut_of(self.pieces, name, trees[name])
+            if cut is None:
                 wanted -= 1
                 continue
-            dimension, at, low, high = split
-            self.pieces.splits[name] = (dimension, at)
-            trees[name + "l"], trees[name + "h"] = low, high
+            self.pieces.splits[name] = replace(cut, low=Leaf(), high=Leaf())
+            trees[name + "l"], trees[name + "h"] = cut.low, cut.high
             queue += [name + "l", name + "h"]
 
     def save(self, force: bool = False) -> None:
@@ -274,10 +274,13 @@ class _Run:
         )
 
 
-def _cut_of(tree: Tree, box: Box, root: Box) -> tuple[int, Fraction, Tree, Tree] | None:
-    """Where to cut: as the piece's own search did, else the widest input in the middle; None if it has no width."""
-    if isinstance(tree, Split):
-        return tree.dimension, tree.at, tree.low, tree.high
+def _cut_of(pieces: Pieces, name: str, tree: Tree) -> Split | Decision | None:
+    """How to cut: as the piece's own search did, else the widest input in the middle; None where that cannot be."""
+    if not isinstance(tree, Leaf):
+        return tree
+    if pieces.part(name):
+        return None
+    box, root = pieces.box(name), pieces.boxes[int(name.rstrip("lh"))]
     widths = [
         (high - low) / (most - least) if most > least else Fraction(0)
         for low, high, least, most in zip(box.lower, box.upper, root.lower, root.upper, strict=True)
@@ -287,7 +290,7 @@ def _cut_of(tree: Tree, box: Box, root: Box) -> tuple[int, Fraction, Tree, Tree]
     at = Fraction(float(dyadic_between(low, high)[0]))
     if not box.lower[dimension] < at < box.upper[dimension]:
         return None
-    return dimension, at, Leaf(), Leaf()
+    return Split(dimension, at, Leaf(), Leaf())
 
 
 def _bound(pieces: Pieces) -> float:
@@ -322,7 +325,7 @@ def _grafted(pieces: Pieces, root: str, chosen: Sequence[str]) -> Tree:
         if name in final:
             trees[name] = pieces.results[name].tree if name in pieces.results else Leaf()
         elif closing_now:
-            trees[name] = Split(*pieces.splits[name], trees.pop(name + "l"), trees.pop(name + "h"))
+            trees[name] = replace(pieces.splits[name], low=trees.pop(name + "l"), high=trees.pop(name + "h"))
         else:
             pending += [(name, True), (name + "l", False), (name + "h", False)]
     return trees[root]

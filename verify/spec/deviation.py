@@ -74,6 +74,16 @@ class Decision:
     high: "Tree"
 
 
+@dataclass(frozen=True)
+class Sign:
+    """A decision that was made: the element is at least 0 where `positive`, else at most 0."""
+
+    value: str
+    compact: bool
+    element: int
+    positive: bool
+
+
 Tree = Split | Decision | Leaf
 
 

@@ -16,6 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from verify.errors import SpecificationError
 from verify.formal.backward.bound import Analysis, Effort, both_signs
 from verify.formal.backward.enclosure import Enclosure, Interval
 from verify.formal.backward.planes import Relaxation
@@ -24,6 +25,7 @@ from verify.formal.backward.substitution import Coefficients, Function
 from verify.formal.backward.tape import Rectifier, Tape
 from verify.formal.program import EVERY_SYMBOL
 from verify.formal.rounding import TINY
+from verify.spec.deviation import Sign
 
 STEPS = 12  # of the search for multipliers
 RATE, DECAY = 0.3, 0.85
@@ -117,6 +119,17 @@ class Phases:
         """Of the value with a number (from 1): its name, whether it is the compact network's, and the element."""
         value = next(v for v in self.values if v.first < number <= v.first + v.size)
         return value.name, value.compact, number - 1 - value.first
+
+    def number(self, sign: Sign) -> int:
+        """Of the element whose sign is decided.
+
+        Raises:
+            SpecificationError: it is no argument of a ReLU.
+        """
+        for value in self.values:
+            if (value.name, value.compact) == (sign.value, sign.compact) and 0 <= sign.element < value.size:
+                return value.first + sign.element + 1
+        raise SpecificationError(f"no argument of a ReLU: element {sign.element} of value {sign.value!r}")
 
     def bounds(
         self, decided: Tensor, target: float = 0.0, *, multipliers: Tensor | None = None, steps: int = STEPS

@@ -1,5 +1,6 @@
 """Decided signs: no attained deviation lies outside a bound of its part, and searches with decisions are certified."""
 
+import json
 from fractions import Fraction
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from verify.audit import Verdict as Audited
 from verify.audit import audit
 from verify.certificate.issue import issue_certificate
+from verify.errors import SpecificationError
 from verify.formal.backward.phases import Phases
 from verify.formal.backward.tape import record_pair
 from verify.formal.deviation import verify_deviation
@@ -21,9 +23,10 @@ from verify.network.evaluate import evaluate, evaluate_values
 from verify.network.graph import build
 from verify.network.read_onnx import read_onnx
 from verify.network.write_onnx import write_onnx
-from verify.parallel.checkpoint import encoded_node, tree_of
+from verify.parallel.checkpoint import encoded_node, load, tree_of
+from verify.parallel.pieces import verify_in_pieces
 from verify.spec.box import Box
-from verify.spec.deviation import Decision, Verdict, preorder
+from verify.spec.deviation import Decision, Sign, Verdict, preorder
 
 
 def perceptrons(rng, inputs, hidden=(6, 5), outputs=3, noise=0.1):
@@ -143,3 +146,44 @@ def test_a_checkpoint_keeps_decisions():
     (tree,) = verify_deviation(original, compact, [box], timeout=2, ratio=1.05).trees
     assert any(isinstance(node, Decision) for node in preorder(tree))
     assert tree_of([encoded_node(node) for node in preorder(tree)]) == tree
+
+
+def test_pieces_of_many_inputs_are_cut_by_signs(tmp_path):
+    rng = np.random.default_rng(1)
+    paths, (original, compact) = pair_files(tmp_path, *perceptrons(rng, MANY_INPUTS, (8, 6)))
+    box = Box.from_floats(np.full(MANY_INPUTS, -0.1), np.full(MANY_INPUTS, 0.1))
+    whole = verify_deviation(original, compact, [box], timeout=5, ratio=1e6)
+    options = {"ratio": 1.01, "checkpoint": tmp_path / "state.json", "slice_seconds": 0.2, "attack": None}
+    first = verify_in_pieces(original, compact, [box], timeout=4.0, **options)
+    again = verify_in_pieces(original, compact, [box], timeout=4.0, **options)
+    assert decided(first)
+    assert again.upper <= first.upper < whole.upper
+    pieces = load(tmp_path / "state.json", json.loads((tmp_path / "state.json").read_text())["question"], [box])
+    assert any(isinstance(cut, Decision) for cut in pieces.splits.values())
+    found = issue_certificate(tmp_path / "c.json", again, original=paths[0], compact=paths[1], boxes=[box])
+    assert isinstance(found, tuple), found
+    assert found[0] <= Fraction(again.upper) * Fraction(101, 100)
+
+
+def test_a_part_is_searched_alone():
+    rng = np.random.default_rng(6)
+    original, compact = perceptrons(rng, 5)
+    box = Box.from_floats(-np.ones(5), np.ones(5))
+    phases = Phases(
+        record_pair(original, compact, align(original, compact, None)),
+        -torch.ones(1, 5).double(), torch.ones(1, 5).double(), seconds=1e9, started=0.0,
+    )  # fmt: skip
+    name, compact_too, element = phases.name(int(phases.bounds(torch.zeros(1, 0, dtype=torch.int64)).wish[0]))
+    both = [
+        verify_deviation(original, compact, [box], timeout=1, part=[Sign(name, compact_too, element, positive)])
+        for positive in (False, True)
+    ]
+    points = box.sample(rng, 200)
+    gap = np.abs(evaluate(original, points) - evaluate(compact, points)).max(axis=1)
+    at = evaluate_values((original, compact)[compact_too], points, {name})[name][:, element]
+    for positive, result in zip((False, True), both, strict=True):
+        assert gap[at > 0 if positive else at < 0].max() <= result.upper
+    with pytest.raises(SpecificationError, match="no argument"):
+        verify_deviation(original, compact, [box], timeout=1, part=[Sign("nothing", False, 0, True)])
+    with pytest.raises(SpecificationError, match="single box"):
+        verify_deviation(original, compact, [box, box], timeout=1, part=[Sign(name, False, 0, True)])
