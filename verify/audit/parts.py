@@ -5,7 +5,9 @@ What is known on the box holds on every part, and a decided value is cut at zero
     c . D  <=  c . D + sum of b s v,
 
 so the multipliers b of a part are further coefficients of its descents. Any signs and multipliers are sound; that the
-parts cover the box is the tree's affair. Theory notes: relu_splits.md, backward_pair.md.
+parts cover the box is the tree's affair. Where decisions contradict what holds on the box, the part has no inputs.
+
+Theory notes: relu_splits.md, backward_pair.md.
 """
 
 from collections.abc import Sequence
@@ -27,44 +29,62 @@ DIGITS = 30  # of the largest multiplier; MAX_DECISIONS of them stay below 2^40
 def bounds_of_parts(
     pair: Pair, x: Form, known: Sequence[Bounds], parts: Sequence[Part], position: int
 ) -> tuple[Array, Array, int]:
-    """Bounds (outputs, parts) of D at a position, in units of 2^exponent.
+    """Bounds (outputs, parts) of D at a position, in units of 2^exponent; 0 on parts without inputs.
 
     Args:
         x, known: of the box that the parts share, one leaf.
 
     Raises:
-        Refuted: a decision about something that is not there, or decisions that contradict what is known. (No input is
-            left then, but a certificate has no need of such parts.)
+        Refuted: a decision about something that is not there.
     """
     for part in parts:
         for decision in part.decisions:
             _check(pair, decision, position)
-    try:
-        return _bounds(pair, x, known, parts, position)
-    except Inconsistent as error:
-        raise Refuted(f"decisions that contradict each other or what is known: {error}") from error
-
-
-def _bounds(
-    pair: Pair, x: Form, known: Sequence[Bounds], parts: Sequence[Part], position: int
-) -> tuple[Array, Array, int]:
     copies = np.zeros(len(parts), dtype=np.int64)
-    values = [b.some(copies) for b in known]
+    box = [b.some(copies) for b in known]
+    values, mixed, empty = list(box), {}, np.zeros(len(parts), dtype=bool)
     decided = sorted({d.position for part in parts for d in part.decisions})
-    mixed = {}
     for n in decided:
-        whole = values[n]
-        values[n] = _cut(whole, n, parts)
-        if pair.stages[n - 1].aligned:
-            values[n] = sharpened(values[n], pair.kept(n))
-            mixed[n] = _close(whole, values[n], pair.kept(n))
+        kept = pair.kept(n) if pair.stages[n - 1].aligned else None
+        values[n] = _possible(_cut(box[n], n, parts), box[n], kept, empty)
+        if kept is not None:
+            mixed[n] = _close(box[n], values[n], kept)
     for n, stage in enumerate(pair.stages[:position], start=1):
         if stage.step.kind == "relu" and stage.aligned and stage.inputs[0] in decided:
-            values[n] = sharpened(rectified(values[stage.inputs[0]], values[n]), pair.kept(n))
+            values[n] = _possible(rectified(values[stage.inputs[0]], values[n]), box[n], pair.kept(n), empty)
     repeated = Form(x.exponent, x.blocks, x.body[:, :, copies], x.rem[:, copies])
     backward = Backward(pair, repeated, values)
     backward.mixed = mixed
-    return backward.from_input(position, values[position], _Multiplied(pair, parts).further)
+    low, high, exponent = backward.from_input(position, values[position], _Multiplied(pair, parts).further)
+    return np.where(empty, 0.0, low), np.where(empty, 0.0, high), exponent
+
+
+def _possible(b: Bounds, box: Bounds, kept: Index | None, empty: Mask) -> Bounds:
+    """The bounds of z, y and D sharpened by each other; those of the box on parts where they contradict each other.
+
+    No input has decisions that contradict what holds: such parts are noted in `empty`.
+    """
+    ends = [e for e in (b.z, b.y, b.d) if e is not None]
+    bad = np.any([(low > high).any(axis=0) for low, high in ends], axis=0)
+    for leaf in np.flatnonzero(~bad) if kept is not None else ():
+        try:
+            sharpened(b.some(np.array([leaf])), kept)  # type: ignore[arg-type]
+        except Inconsistent:
+            bad[leaf] = True
+    empty |= bad
+    chosen = _either(b, box, bad)
+    return chosen if kept is None else sharpened(chosen, kept)
+
+
+def _either(b: Bounds, other: Bounds, where: Mask) -> Bounds:
+    """The other bounds on some leaves; both are in the same unit."""
+    if b.unit != other.unit:
+        raise Inconsistent("bounds in different units")
+    z, y, d = (
+        None if p is None or q is None else (np.where(where, q[0], p[0]), np.where(where, q[1], p[1]))
+        for p, q in ((b.z, other.z), (b.y, other.y), (b.d, other.d))
+    )
+    return Bounds(b.unit, z or b.z, y, d)
 
 
 def _check(pair: Pair, decision: Decision, position: int) -> None:
@@ -86,9 +106,6 @@ def _cut(b: Bounds, position: int, parts: Sequence[Part]) -> Bounds:
                     low[d.element, leaf] = max(low[d.element, leaf], 0.0)
                 else:
                     high[d.element, leaf] = min(high[d.element, leaf], 0.0)
-    for low, high in (e for e in ends.values() if e):
-        if (low > high).any():
-            raise Inconsistent("a value has no sign left")
     z, y = ((e[0], e[1]) if e else None for e in (ends[False], ends[True]))
     return Bounds(b.unit, z or b.z, y, b.d)
 

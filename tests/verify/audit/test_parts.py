@@ -103,6 +103,24 @@ def test_parts_without_decisions_have_the_bounds_of_the_box(attacks: ModuleType,
         assert (ours * 2.0**exponent == theirs * 2.0 ** whole[2]).all()
 
 
+@settings(deadline=None, max_examples=10)
+@given(seed=seeds)
+def test_parts_without_inputs_are_told_from_others(attacks: ModuleType, seed: int) -> None:
+    """One element with each sign, of which one contradicts what is known, or neither does."""
+    case = Case(attacks, "dense", np.random.default_rng(seed))
+    argument = next(s.inputs[0] for s in case.stages if s.step.kind == "relu")
+    low, high = case.known[argument].z
+    for element in range(len(low)):
+        parts = [Part(case.box, 0, (Decision(False, argument, element, sign),)) for sign in (True, False)]
+        below, above, _ = bounds_of_parts(case.pair, case.x, case.known, parts, len(case.stages))
+        for leaf, possible in enumerate((high[element, 0] >= 0, low[element, 0] <= 0)):
+            if not possible:
+                assert not below[:, leaf].any()
+                assert not above[:, leaf].any()
+            else:
+                assert (below[:, leaf] <= above[:, leaf]).all()
+
+
 @pytest.mark.parametrize(
     "decision", [Decision(False, 0, 0, True), Decision(True, 99, 0, True), Decision(False, 1, 10**6, False)]
 )
