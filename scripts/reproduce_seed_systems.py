@@ -258,7 +258,7 @@ def djpq(task: Task) -> Outcome:
 
 @system("adaptive")
 def adaptive(task: Task) -> Outcome:
-    start, steps = task.start("gated"), task.steps(2000)
+    start, steps = task.start("gated"), max(300, task.steps(2000))  # with fewer the shares do not get to the target
     pruner = Adaptive(start.module, start.example, 0.48, lam=30.0, blocks_l1=0.05)
     shares = [s.rho for s in pruner.shares.values()]
     others = [p for p in start.module.parameters() if all(p is not rho for rho in shares)]
