@@ -44,7 +44,7 @@ CORE = ("check", "rules", "form", "linear", "rounding", "exact", "lift", "certif
 MODULES = (*CORE, "program", "files", "protobuf", "onnx_file", "onnx_operators", "onnx_tensor", "structure_file")
 QUICK = (
     "test_kernel_laws.py", "test_edges.py", "test_premises.py", "test_bounds.py", "test_guards.py", "test_golden.py",
-    "test_unit_proposal.py", "test_onnx_operators.py",
+    "test_unit_proposal.py", "test_onnx_operators.py", "test_parts.py",
 )  # fmt: skip
 THOROUGH = ("test_exact.py", "test_rules.py", "test_check.py", "test_rounding.py")
 UNSUITED = ("failure_at_any_call", "nothing_but_numpy", "deep_tree", "every_function", "other_process")

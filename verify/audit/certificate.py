@@ -51,10 +51,9 @@ class Multiplier:
 
 @dataclass(frozen=True)
 class Part:
-    """A leaf: the inputs of a box for which all decisions hold. `number` counts boxes, which parts may share."""
+    """A leaf: the inputs of a box for which all decisions hold."""
 
     box: Box
-    number: int
     decisions: tuple[Decision, ...] = ()
     multipliers: tuple[Multiplier, ...] = ()
 
@@ -196,8 +195,7 @@ def walk(tree: str, box: Box) -> Iterator[Part]:
     Raises:
         Malformed: another item, a split outside its box, or too few or too many items.
     """
-    pending = [Part(box, 0)]
-    boxes = 0
+    pending = [Part(box)]
     for item in tree.split(" "):
         require(bool(pending), "a tree goes on behind its end")
         here = pending.pop()
@@ -210,8 +208,7 @@ def walk(tree: str, box: Box) -> Iterator[Part]:
         else:
             require(not here.decisions, f"tree item {item[:60]!r} under a decision")
             low, high = _halves(item, here.box)
-            boxes += 2
-            pending += [Part(high, boxes), Part(low, boxes - 1)]
+            pending += [Part(high), Part(low)]
     require(not pending, "a tree ends too early: part of the domain is not covered")
 
 
@@ -235,7 +232,7 @@ def _decided(item: str, here: Part) -> list[Part]:
     network, position, element = decision.groups()  # type: ignore[union-attr]
     require(len(here.decisions) < MAX_DECISIONS, f"more than {MAX_DECISIONS} decisions above a leaf")
     return [
-        Part(here.box, here.number, (*here.decisions, Decision(network == "y", int(position), int(element), positive)))
+        Part(here.box, (*here.decisions, Decision(network == "y", int(position), int(element), positive)))
         for positive in (False, True)
     ]
 

@@ -229,8 +229,8 @@ class _Prover:
         """
         grid, done = InputGrid(root), 0
         together = max(1, min(128, CHUNK_BYTES // (8 * self.widest * (self.widest + len(root)))))
-        for number, parts in groupby(leaves, key=lambda part: part.number if part.decisions else None):
-            prove_some = self._prove_some if number is None else self._parts_of_box(grid)
+        for shared, parts in groupby(leaves, key=lambda part: part.box if part.decisions else None):
+            prove_some = self._prove_some if shared is None else self._parts_of_box(grid)
             while chunk := list(islice(parts, together)):
                 prove_some(chunk, grid, place, done)
                 done += len(chunk)

@@ -202,7 +202,7 @@ def prover(paths: dict[str, Path]) -> _Prover:
 
 
 def leaves(*boxes: certificate_module.Box) -> Iterator[certificate_module.Part]:
-    return (certificate_module.Part(box, number) for number, box in enumerate(boxes))
+    return map(certificate_module.Part, boxes)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from verify.audit.lift import Correspondence, Stage, _bias, _cross, stages_of_pa
 from verify.audit.linear import image, linear_map
 from verify.audit.onnx_tensor import read_tensor
 from verify.audit.planes import Inconsistent
-from verify.audit.program import Malformed, Step, Unsupported, integers
+from verify.audit.program import Malformed, Step, Unsupported, from_bits, integers
 from verify.audit.protobuf import Message, read_message
 from verify.audit.structure_file import read_structure
 from verify.certificate.emit import emit_certificate
@@ -305,6 +306,27 @@ def test_a_bias_may_be_missing_on_either_side(now: list[int] | None) -> None:
     whole, error, unit = _bias(step(first), None, None)
     assert [int(v) * Fraction(2) ** unit for v in whole] == first  # type: ignore[union-attr]
     assert _bias(step(None), step(None), kept) == (None, None, 0)
+
+
+def test_a_contradiction_in_one_of_three_bounds_is_seen() -> None:
+    def ends(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+        return np.array([[low]]), np.array([[high]])
+
+    with pytest.raises(Inconsistent):
+        rules.sharpened(rules.Bounds(0, ends(1, 0), ends(0, 1), ends(-5, 5)), np.array([0]))
+
+
+def test_equal_biases_cancel_although_they_are_rounded() -> None:
+    """Next to 2^40 a small number is rounded to the unit of both; the difference of equal ones is 0 all the same."""
+    bias = from_bits(np.array([2.0**40, 0.1]).tobytes(), "float64")
+    step, kept = Step("y", "affine", ("x",), (2,), bias=bias), np.arange(2)
+    whole, error, _ = _bias(step, replace(step, name="z"), kept)
+    assert whole is not None
+    assert error is not None
+    assert whole.tolist() == error.tolist() == [0.0, 0.0]
+    _, error, _ = _bias(step, None, None)
+    assert error is not None
+    assert error[1] > 0
 
 
 def test_summands_that_cancel_beyond_the_exact_range_are_refused() -> None:

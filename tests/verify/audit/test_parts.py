@@ -66,7 +66,7 @@ class Case:
             Multiplier(*place, int(self.rng.integers(1, 2**20)), int(self.rng.integers(-30, -10)))
             for place in sorted(chosen)
         ]
-        return Part(self.box, 0, tuple(decisions), tuple(multipliers))
+        return Part(self.box, tuple(decisions), tuple(multipliers))
 
 
 def check_parts(attacks: ModuleType, kind: str, seed: int) -> None:
@@ -97,7 +97,7 @@ def test_exact_values_lie_inside_on_parts_of_many_pairs(attacks: ModuleType, kin
 @given(seed=seeds)
 def test_parts_without_decisions_have_the_bounds_of_the_box(attacks: ModuleType, seed: int) -> None:
     case = Case(attacks, "dense", np.random.default_rng(seed))
-    low, high, exponent = bounds_of_parts(case.pair, case.x, case.known, [Part(case.box, 0)] * 2, len(case.stages))
+    low, high, exponent = bounds_of_parts(case.pair, case.x, case.known, [Part(case.box)] * 2, len(case.stages))
     whole = Backward(case.pair, case.x, case.known).from_input(len(case.stages), case.known[-1])
     for ours, theirs in ((low, whole[0]), (high, whole[1])):
         assert (ours * 2.0**exponent == theirs * 2.0 ** whole[2]).all()
@@ -111,7 +111,7 @@ def test_parts_without_inputs_are_told_from_others(attacks: ModuleType, seed: in
     argument = next(s.inputs[0] for s in case.stages if s.step.kind == "relu")
     low, high = case.known[argument].z
     for element in range(len(low)):
-        parts = [Part(case.box, 0, (Decision(False, argument, element, sign),)) for sign in (True, False)]
+        parts = [Part(case.box, (Decision(False, argument, element, sign),)) for sign in (True, False)]
         below, above, _ = bounds_of_parts(case.pair, case.x, case.known, parts, len(case.stages))
         for leaf, possible in enumerate((high[element, 0] >= 0, low[element, 0] <= 0)):
             if not possible:
@@ -127,7 +127,7 @@ def test_parts_without_inputs_are_told_from_others(attacks: ModuleType, seed: in
 def test_a_decision_about_nothing_is_refused(attacks: ModuleType, decision: Decision) -> None:
     case = Case(attacks, "dense", np.random.default_rng(0))
     with pytest.raises(Refuted, match="not there"):
-        bounds_of_parts(case.pair, case.x, case.known, [Part(case.box, 0, (decision,))], len(case.stages))
+        bounds_of_parts(case.pair, case.x, case.known, [Part(case.box, (decision,))], len(case.stages))
 
 
 # trees
@@ -141,7 +141,7 @@ def test_both_signs_of_every_decision_are_there() -> None:
         ((False, 2, 3, True), (True, 4, 0, True)),
         (),
     ]
-    assert parts[0].number == parts[1].number == parts[2].number != parts[3].number
+    assert parts[0].box is parts[1].box is parts[2].box
     assert parts[1].multipliers == (Multiplier(False, 1, 0, 3, -4), Multiplier(True, 0, 1, 5, -9))
     assert parts[0].box == ((Fraction(0), Fraction(1, 2)), UNIT[1])
 
