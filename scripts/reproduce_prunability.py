@@ -13,7 +13,7 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -22,6 +22,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import numpy as np
 import torch
+from labelled_images import Data, digits, mnist
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -29,7 +30,6 @@ from torch.nn import functional
 
 from provable.prunability import prunability, rank_correlation
 from provable.prunability.rank import RankCorrelation
-from provable.reference import load
 from verify.network.graph import Network
 from verify.network.module import NetworkModule
 from verify.network.read_export import trace
@@ -37,16 +37,6 @@ from verify.network.read_export import trace
 AIM, STEPS = 0.1, 4000
 """Training loss at which training stops, and after how many steps at the latest."""
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True)
-class Data:
-    """Images as rows with their digits."""
-
-    train: Tensor
-    train_labels: Tensor
-    test: Tensor
-    test_labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -74,22 +64,9 @@ class Member:
         return self.test - self.training
 
 
-def digits() -> Data:
-    """600 training and 500 test images of the bundled digits."""
-    reference = load("mlp")
-    train, test = reference.calibration, reference.held_out
-    tensors = (train.images[:600], train.labels[:600], test.images, test.labels)
-    return Data(*(torch.from_numpy(array) for array in tensors))
-
-
-def mnist(folder: Path) -> Data:
-    """2000 training and 4000 test images of MNIST."""
-    with np.load(folder / "mnist" / "mnist.npz", allow_pickle=False) as archive:
-        parts = [archive[f"{part}_{what}"] for part in ("train", "test") for what in ("images", "labels")]
-    x, y, fresh, answers = parts[0][:2000], parts[1][:2000], parts[2][:4000], parts[3][:4000]
-    images = [torch.from_numpy(a.reshape(len(a), -1).astype(np.float32) / 255) for a in (x, fresh)]
-    labels = [torch.from_numpy(a.astype(np.int64)) for a in (y, answers)]
-    return Data(images[0], labels[0], images[1], labels[1])
+def rows(data: Data) -> Data:
+    """The same with images as rows."""
+    return replace(data, train=data.train.flatten(1), test=data.test.flatten(1))
 
 
 def family(data: Data, quick: bool) -> Iterator[Member]:
@@ -169,7 +146,7 @@ def main() -> None:
     torch.set_num_threads(1)
     began = time.process_time()
     real = not options.quick and (options.data / "mnist").exists()
-    everyone = list(family(mnist(options.data) if real else digits(), options.quick))
+    everyone = list(family(rows(mnist(options.data, 4000) if real else digits("mlp")), options.quick))
     members = [m for m in everyone if m.training <= 1.01 * AIM]
     console = Console(width=118)
     console.print(table(members, "MNIST, 2000 training images" if real else "the bundled digits"))

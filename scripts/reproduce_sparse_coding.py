@@ -13,7 +13,6 @@ import argparse
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,12 +23,11 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import cvxpy
 import numpy as np
 import torch
+from labelled_images import Data, digits, mnist
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 from torch.nn import functional
 
-from provable.reference import load
 from provable.sparse_coding import Dense, Problem, UnfoldedNetwork, gap_upper, ml_fista, ml_ista
 from provable.sparse_coding.unfolded import MNIST_LAYERS, Layer
 
@@ -41,34 +39,6 @@ RATE = 1e-2  # of Adam at the start, for every network; chosen for the plain CNN
 KINDS = (("plain CNN", "ml-ista", 0), ("plain CNN, usual initial size", "usual", 0), ("ML-ISTA", "ml-ista", 2),
          ("ML-FISTA", "ml-fista", 2), ("layered BP", "layered", 2),
          ("ML-LISTA (more parameters)", "ml-lista", 2))  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Data:
-    """Images (n, 1, height, width) with their digits."""
-
-    train: Tensor
-    train_labels: Tensor
-    test: Tensor
-    test_labels: Tensor
-
-
-def digits() -> Data:
-    """600 training and 500 test images of the bundled digits."""
-    reference = load("cnn")
-    known, fresh = reference.calibration, reference.held_out
-    arrays = (known.images[:600], known.labels[:600], fresh.images, fresh.labels)
-    return Data(*(torch.from_numpy(array) for array in arrays))
-
-
-def mnist(folder: Path) -> Data:
-    """2000 training and 5000 test images."""
-    with np.load(folder / "mnist" / "mnist.npz", allow_pickle=False) as archive:
-        parts = [archive[f"{part}_{what}"] for part in ("train", "test") for what in ("images", "labels")]
-    x, y, fresh, answers = parts[0][:2000], parts[1][:2000], parts[2][:5000], parts[3][:5000]
-    images = [torch.from_numpy(a.transpose(0, 3, 1, 2).astype(np.float32) / 255) for a in (x, fresh)]
-    labels = [torch.from_numpy(a.astype(np.int64)) for a in (y, answers)]
-    return Data(images[0], labels[0], images[1], labels[1])
 
 
 def random_problem(seed: int) -> tuple[Problem, float]:
@@ -170,9 +140,9 @@ def main() -> None:
     console = Console(width=118)
     console.print(gaps())
     if not options.quick and (options.data / "mnist").exists():
-        console.print(twins(mnist(options.data), MNIST_LAYERS, STEPS))
+        console.print(twins(mnist(options.data, 5000), MNIST_LAYERS, STEPS))
     else:
-        console.print(twins(digits(), DIGIT_LAYERS, 150 if options.quick else STEPS))
+        console.print(twins(digits("cnn"), DIGIT_LAYERS, 150 if options.quick else STEPS))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The attacks find what they look for, and what is kept from one attack to the next changes no verdict."""
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -8,20 +7,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from tests.scripts.loading import load_script
 from verify.audit import check
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def attacks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("attack_script", ROOT / "scripts" / "attack_certificates.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("attack_certificates", known_as="attack_script")
 
 
 def outcomes(attacks: ModuleType, folder: Path) -> list[str]:

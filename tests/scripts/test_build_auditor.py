@@ -1,6 +1,5 @@
 """The auditor as a single file: the same bytes from the same sources, and the same verdicts on its own."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from tests.scripts.loading import load_script
 from verify.audit.__main__ import own_sources
 from verify.certificate.issue import issue_certificate
 from verify.formal.deviation import verify_deviation
@@ -16,17 +16,10 @@ from verify.network.graph import build
 from verify.network.write_onnx import write_onnx
 from verify.spec.box import Box
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "build_auditor.py"
-
 
 @pytest.fixture(scope="module")
 def builder() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_auditor", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("build_auditor")
 
 
 def test_the_same_sources_give_the_same_bytes(builder: ModuleType, tmp_path: Path) -> None:

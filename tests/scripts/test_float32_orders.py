@@ -1,7 +1,5 @@
 """Float32 executions in any order stay within the audited float32 bound, and the table would show it if not."""
 
-import importlib.util
-import sys
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -9,18 +7,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "float32_orders.py"
+from tests.scripts.loading import load_script
 
 
 @pytest.fixture(scope="module")
 def orders() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("float32_orders", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("float32_orders")
 
 
 def check(orders: ModuleType, folder: Path, pairs: int, seed: int) -> None:

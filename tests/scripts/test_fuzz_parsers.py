@@ -1,6 +1,5 @@
 """Corrupted files never crash a parser, and the auditor touches nothing but the files it is given."""
 
-import importlib.util
 import os
 import random
 import subprocess
@@ -10,19 +9,15 @@ from types import ModuleType
 
 import pytest
 
+from tests.scripts.loading import load_script
+
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "verify" / "audit" / "golden"
 
 
 @pytest.fixture(scope="module")
 def fuzzer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fuzz_parsers", ROOT / "scripts" / "fuzz_parsers.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("fuzz_parsers")
 
 
 def fuzz_all(fuzzer: ModuleType, folder: Path, executions: int, seed: int) -> None:

@@ -1,6 +1,5 @@
 """Mutants are what they say; the list of equivalent ones is read by what it names; a fixed sample is killed."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -10,19 +9,15 @@ from types import ModuleType
 
 import pytest
 
+from tests.scripts.loading import load_script
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "mutate_auditor.py"
 
 
 @pytest.fixture(scope="module")
 def mutation() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mutate_auditor", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("mutate_auditor")
 
 
 def test_the_changes_that_matter_are_among_the_mutants(mutation: ModuleType) -> None:

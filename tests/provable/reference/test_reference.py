@@ -1,9 +1,6 @@
 """The shipped networks are what their README says, and the split is what it declares."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -11,18 +8,14 @@ import pytest
 import torch
 
 from provable import reference
+from tests.scripts.loading import load_script
 
-ROOT = Path(__file__).parents[3]
 NAMES = ("mlp", "cnn")
 
 
 @pytest.fixture(scope="module")
 def trainer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_reference", ROOT / "scripts" / "train_reference.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["train_reference"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script("train_reference")
 
 
 @pytest.mark.parametrize(("name", "least"), [("mlp", 0.985), ("cnn", 0.99)])

@@ -1,25 +1,16 @@
 """What several tests of the auditor need: the attack script as a module, and certified pairs."""
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "scripts" / "attack_certificates.py"
+from tests.scripts.loading import load_script
 
 
 @pytest.fixture(scope="session")
 def attacks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("attack_certificates", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("attack_certificates")
 
 
 @pytest.fixture(scope="session")

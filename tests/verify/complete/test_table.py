@@ -1,22 +1,14 @@
 """The table of scripts/bench_completeness.py: three methods, one number."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "scripts" / "bench_completeness.py"
+from tests.scripts.loading import load_script
 
 
 @pytest.fixture(scope="module")
 def bench():
-    specification = importlib.util.spec_from_file_location("bench_completeness", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    return module
+    return load_script("bench_completeness")
 
 
 def agreement(bench, networks, seconds, tolerance):
