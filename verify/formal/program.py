@@ -19,6 +19,7 @@ from verify.errors import UnsupportedOperation
 from verify.formal.arithmetic import PairArithmetic, SingleArithmetic
 from verify.formal.form import BLOCKS, COMPACT, ORIGINAL, Form, constant, formed, with_fresh_written
 from verify.formal.lift import Correspondence, Index, Lift
+from verify.formal.memory import keep_freed_memory
 from verify.formal.pair import Kept, Triple, plain_difference
 from verify.formal.rounding import above
 from verify.formal.rules import RULES
@@ -164,6 +165,7 @@ def compile_pair(original: Network, compact: Network, lift: Lift | None) -> Prog
     Raises:
         UnsupportedOperation: a node has no rule.
     """
+    keep_freed_memory()
     return SeparateProgram(original, compact) if lift is None else PairProgram(original, compact, lift)
 
 

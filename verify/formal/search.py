@@ -30,7 +30,7 @@ from verify.spec.deviation import Leaf, Sign, Tree
 Progress = Callable[[float, float, float, int], None]
 Attacker = Callable[..., Attack]
 
-CACHE_BYTES = 2**24  # generators of one value that a batch may hold: far beyond the cache everything is slower
+CACHE_BYTES = 2**23  # generators of one value that a batch may hold: far beyond the cache everything is slower
 LARGEST_CHUNK = 512
 ROUND_SECONDS = 1.0  # of work between two choices of what to split
 RESERVE = 2.0**-16  # leaves are pushed this far below epsilon, so that an auditor's own rounding fits in between
