@@ -40,6 +40,7 @@ class ResidualGate(nn.Module):
         self.branch: nn.Module | None = branch
         self.shortcut, self.activation, self.threshold, self.closed = shortcut, activation, threshold, False
         self.strength = nn.Parameter(torch.ones(()))
+        self.register_load_state_dict_post_hook(_restored)
 
     def forward(self, x: Tensor) -> Tensor:
         """As described; a closed gate lets gradients through to its strength in training, so that it can reopen."""
@@ -61,6 +62,12 @@ class ResidualGate(nn.Module):
     def update(self) -> None:
         """Take note of the strength that training has reached."""
         self.closed = float(self.strength.detach().abs()) < self.threshold
+
+
+def _restored(gate: nn.Module, _: object) -> None:
+    """A checkpoint holds the strength; whether the block is closed follows from it."""
+    if isinstance(gate, ResidualGate):
+        gate.update()
 
 
 class ChannelShare(nn.Module):

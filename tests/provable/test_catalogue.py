@@ -5,7 +5,9 @@ from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from provable import catalogue
 from provable.catalogue import MODULES, details, document, method, methods, overview
@@ -13,6 +15,7 @@ from provable.cli import main
 from provable.coresets.sparsify import SPARSIFIERS
 from provable.errors import InputError
 from provable.method import AXES, Method
+from provable.pipeline import compress
 from provable.recipes import RECIPES
 from verify.survey import ALGORITHMS
 
@@ -62,6 +65,48 @@ def test_what_is_used_exists(known: Method) -> None:
     else:
         module, _, name = words[0].rpartition(".")
         assert hasattr(import_module(module), name)
+
+
+def home(known: Method) -> str:
+    """The module whose header explains the method: that of its class or function, or the one that declares it."""
+    if known.use.startswith("provable "):
+        return next(name for name in MODULES if known in import_module(name).METHODS)
+    module, _, name = known.use.split()[0].rpartition(".")
+    return str(getattr(import_module(module), name).__module__)
+
+
+@every_method
+def test_every_method_has_a_page_that_names_its_file(known: Method) -> None:
+    module = home(known)
+    pages = [ROOT / "theory_notes" / page for page in re.findall(r"([a-z_]+\.md)", import_module(module).__doc__ or "")]
+    assert pages, f"the header of {module} names no page of theory_notes"
+    path = f"`{module.replace('.', '/')}.py`"
+    assert any(path in page.read_text(encoding="utf-8") for page in pages), f"{pages} do not name {path}"
+
+
+@every_method
+def test_a_method_without_training_never_trains(known: Method, sketch, monkeypatch) -> None:
+    """Neither recovery "none" nor "closed form" may make an optimiser, whatever the decision differentiates."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError(f"{known.name} trains, but says its recovery is {known.recovery!r}")
+
+    words = known.use.split()
+    if words[:3] != ["provable", "compress", "--recipe"]:
+        return
+    assert known.recovery in ("none", "closed form")
+    monkeypatch.setattr(torch.optim.Optimizer, "step", refused)
+    monkeypatch.setattr(torch.optim.Optimizer, "__init__", refused)
+    s = sketch((1, 4, 4), dtype="float32")
+    x = s.add("relu", s.norm(s.conv("x", 4, kernel=3)))
+    network = s.network(s.linear(s.add("reshape", s.add("relu", s.norm(s.conv(x, 4))), shape=(64,)), 3))
+    random = np.random.default_rng(0)
+    keep = {"weights": 0.9} if known.name in SPARSIFIERS else {"flops": 0.8}
+    labels = random.integers(3, size=16) if known.data == "labelled" else None
+    result = compress(
+        network, random.normal(size=(16, 1, 4, 4)).astype(np.float32), keep=keep, recipe=known.name, labels=labels
+    )
+    assert result.compact.parameters
 
 
 def test_the_document_is_what_the_command_prints(capsys) -> None:

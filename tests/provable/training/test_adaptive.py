@@ -105,6 +105,29 @@ def test_training_reaches_the_target_by_itself_and_resumes() -> None:
     assert count_parameters(result.compact) <= 0.52 * pruner.start
 
 
+@pytest.mark.slow
+def test_both_kinds_of_removal_occur_and_nobody_says_where() -> None:
+    """One number for the whole network; which block goes and what each layer keeps are outcomes."""
+    model = network()
+    pruner = Adaptive(model, EXAMPLE, 0.5, blocks_l1=0.5)
+    optimizer, noise = torch.optim.Adam(model.parameters(), lr=0.03), torch.Generator().manual_seed(0)
+    for _ in range(400):
+        x = torch.randn(16, 1, 4, 4, generator=noise)
+        optimizer.zero_grad()
+        (nn.functional.cross_entropy(model(x), x[:, 0, 0, :3].argmax(1)) + pruner.penalty()).backward()
+        optimizer.step()
+        pruner.step()
+        left = float(pruner.parameters().detach())
+        if left <= 0.52 * pruner.start and any(m.closed for m in model if isinstance(m, ResidualGate)):
+            break
+    counts = [share.count() for share in pruner.shares.values()]
+    model = pruner.finish().eval()
+    assert sum(m.branch is None for m in model if isinstance(m, ResidualGate)) >= 1
+    assert any(count < size for count, size in zip(counts, (6, 5, 7), strict=True))
+    result = remove_idle(model, EXAMPLE)
+    assert count_parameters(result.compact) == left <= 0.52 * pruner.start
+
+
 def test_impossible_targets_are_refused() -> None:
     for target in (0.0, 1.0):
         with pytest.raises(TargetError, match="0 < target < 1"):

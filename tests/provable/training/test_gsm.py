@@ -69,17 +69,23 @@ def test_an_unselected_weight_follows_the_closed_form() -> None:
     assert passive_steps(lr=rate, weight_decay=decay, momentum=0.0) == int(np.ceil(np.log(1e-3) / np.log(0.97)))
 
 
-def test_after_a_full_run_pruning_is_nearly_free_and_layers_differ() -> None:
+def test_after_a_full_run_the_cut_costs_less_than_a_tenth_of_a_point_and_layers_differ() -> None:
     model = network()
-    optimizer = GSM(model.parameters(), lr=0.04, nonzero_ratio=0.3, momentum=0.9, weight_decay=0.02)
-    x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for _ in range(750):
+    optimizer = GSM(model.parameters(), lr=0.1, nonzero_ratio=0.3, momentum=0.9, weight_decay=0.02)
+    random = torch.Generator().manual_seed(0)
+    x, fresh = (torch.randn(n, 6, generator=random, dtype=torch.float64) for n in (64, 4000))
+    for _ in range(1500):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), x[:, :4].argmax(1)).backward()
         optimizer.step()
-    before = model(x).argmax(1)
+
+    def accuracy() -> float:
+        return float((model(fresh).argmax(1) == fresh[:, :4].argmax(1)).double().mean())
+
+    before = accuracy()
     shares = optimizer.prune()
-    assert (model(x).argmax(1) == before).double().mean() >= 0.95
+    assert before > 0.5
+    assert abs(accuracy() - before) < 1e-3
     kept = sum(int((p != 0).sum()) for p in model.parameters() if p.ndim > 1)
     assert kept <= optimizer.count == 24
     assert shares[0] != shares[1]
