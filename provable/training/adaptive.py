@@ -40,7 +40,7 @@ class ResidualGate(nn.Module):
         self.branch: nn.Module | None = branch
         self.shortcut, self.activation, self.threshold, self.closed = shortcut, activation, threshold, False
         self.strength = nn.Parameter(torch.ones(()))
-        self.register_load_state_dict_post_hook(_restored)
+        self.register_load_state_dict_post_hook(_restored)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """As described; a closed gate lets gradients through to its strength in training, so that it can reopen."""
