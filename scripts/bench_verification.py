@@ -11,8 +11,8 @@ pass: deviation found by attack, then upper bounds for every input of the box, w
 search: `--seconds` of branch and bound for the tightest bound; "audited" is what the auditor proved of it.
 throughput: sub-boxes bounded per second, and the share of matrix products in that time.
 
-Further tables: bench_search.py (what a family of questions decides), bench_completeness.py (agreement with exact
-methods), bench_audit.py.
+Further tables: bench_layers.py (where a bound is loose), bench_search.py (what a family of questions decides),
+bench_completeness.py (agreement with exact methods), bench_audit.py.
 """
 
 import argparse
