@@ -24,6 +24,8 @@ from verify.network.read_export import trace
 
 BATCH = 64
 VALIDATION = 10_000  # training images that take the place of the test images while settings are chosen
+CIFAR_VALIDATION = 1000
+SHIFT = 4  # pixels, at most
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Task:
         title, population: in words; the second is what a certificate speaks about.
         share: of the full number of training steps that are taken.
         folder: where the real data is; None without.
+        validate: whether training images stand for the test images.
     """
 
     title: str
@@ -57,6 +60,7 @@ class Task:
     data: Mapping[str, tuple[Images, Images]]
     make: Callable[[str], nn.Module]
     folder: Path | None = None
+    validate: bool = False
     _made: dict[str, nn.Module] = field(default_factory=dict)
 
     def steps(self, full: int) -> int:
@@ -107,7 +111,7 @@ def mnist(folder: Path, *, validate: bool = False) -> Task:
         return model.eval()
 
     data = {"mlp": (flat[0], flat[1]), "cnn": (train, test), "gated": (train, test)}
-    return Task("MNIST", "MNIST's test images", 1.0, data, make, folder)
+    return Task("MNIST", "MNIST's test images", 1.0, data, make, folder, validate)
 
 
 def _images(pixels: "np.ndarray", labels: "np.ndarray") -> Images:
@@ -174,9 +178,13 @@ def fit(
     penalty: Callable[[], Tensor] = lambda: torch.zeros(()),
     after: Callable[[], None] = lambda: None,
     rate: Callable[[float], float] = lambda done: 1.0,
+    change: Callable[[Tensor, torch.Generator], Tensor] = lambda images, _: images,
     seed: int = 0,
 ) -> None:
-    """An ordinary training loop; `after` runs behind every step, `rate` scales the learning rate over time."""
+    """An ordinary training loop.
+
+    `after` runs behind every step, `rate` scales the learning rate over time, `change` alters every batch of images.
+    """
     images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
     generator = torch.Generator().manual_seed(seed)
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -186,12 +194,24 @@ def fit(
             group["lr"] = lr * rate(step / steps)
         rows = torch.randint(len(labels), (BATCH,), generator=generator)
         optimizer.zero_grad()
-        (nn.functional.cross_entropy(model(images[rows]), labels[rows]) + penalty()).backward()
+        (nn.functional.cross_entropy(model(change(images[rows], generator)), labels[rows]) + penalty()).backward()
         optimizer.step()
         after()
     for group, lr in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = lr
     model.eval()
+
+
+def moved(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Flipped or not and shifted by some pixels, each image for itself: what is usual on CIFAR-10."""
+    count, channels, height, width = images.shape
+    flip = torch.rand(count, generator=generator) < 0.5
+    flipped = torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images)
+    padded = nn.functional.pad(flipped, (SHIFT,) * 4)
+    down, right = torch.randint(2 * SHIFT + 1, (2, count, 1), generator=generator)
+    rows, columns = down + torch.arange(height), right + torch.arange(width)
+    each, every = torch.arange(count).view(-1, 1, 1, 1), torch.arange(channels).view(1, -1, 1, 1)
+    return padded[each, every, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def narrowed(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
@@ -222,7 +242,7 @@ def accuracy(model: nn.Module | Network, data: Images) -> float:
     return sum(int((module(x).argmax(1) == y).sum()) for x, y in parts) / len(data)
 
 
-def resnet(folder: Path) -> Start:
+def resnet(folder: Path, *, validate: bool = False) -> Start:
     """The trained ResNet-32, all training images of the subset, and the 1017 test images."""
     import reproduce_resnet56 as shared
 
@@ -231,5 +251,8 @@ def resnet(folder: Path) -> Start:
     with np.load(folder / "cifar10" / "cifar10_subset.npz", allow_pickle=False) as archive:
         labels = archive["train_labels"].astype(np.int64)
     labels = labels[np.random.default_rng(0).permutation(len(labels))]
-    network = trace(module, torch.zeros(1, 3, 32, 32))
-    return Start(module, network, Images(data.calibration, labels), Images(data.test, data.labels))
+    train, test = Images(data.calibration, labels), Images(data.test, data.labels)
+    if validate:
+        test = Images(train.images[-CIFAR_VALIDATION:], train.labels[-CIFAR_VALIDATION:])
+        train = Images(train.images[:-CIFAR_VALIDATION], train.labels[:-CIFAR_VALIDATION])
+    return Start(module, trace(module, torch.zeros(1, 3, 32, 32)), train, test)

@@ -1,6 +1,7 @@
 """The table of seed systems has a row for every method it should have, and a row says what it measured."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -58,6 +59,27 @@ def test_a_narrowed_module_is_the_compact_network_and_can_be_trained(script) -> 
     script.fit(module, start.train, script.momentum(module, 0.01), 1)
     assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
     assert script.accuracy(module, start.held_out) > 0.5
+
+
+def test_moved_images_are_parts_of_the_padded_ones_perhaps_flipped(script) -> None:
+    images = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = script.moved(images, torch.Generator().manual_seed(1))
+    assert found.shape == images.shape
+    padded = torch.nn.functional.pad(images, (4,) * 4)
+    for image, flipped, whole, moved in zip(padded, padded.flip(3), images, found, strict=True):
+        windows = [p[:, i : i + 8, j : j + 8] for p in (image, flipped) for i in range(9) for j in range(9)]
+        assert any(torch.equal(moved, window) for window in windows)
+        assert not torch.equal(whole, whole.flip(2))
+    assert any(not torch.equal(a, b) for a, b in zip(images, found, strict=True))
+
+
+@pytest.mark.slow
+def test_the_row_of_cap_shows_seconds_images_and_labels_beside_a_retraining_baseline(script) -> None:
+    outcome = script.SYSTEMS["cap"](script.digits(0.02))
+    assert outcome.retraining == "none"
+    assert outcome.data == "512 unlabelled"
+    assert re.search(r"512 images without labels, \d+ s; pruned by norms and retrained: .* after \d of 4 epochs on "
+                     r"1,297 labelled images, \d+ s", outcome.claim)  # fmt: skip
 
 
 def test_validation_leaves_the_test_images_alone(script, tmp_path) -> None:

@@ -72,6 +72,7 @@ def test_bops_are_those_of_the_smaller_network_and_the_soft_ones_agree() -> None
     )
     assert sum(row.bops for row in rows.values()) == expected
     assert rows["5"].inputs == 8
+    assert list(rows) == ["0", "2", "5"], "the first and the last layer are counted"
     assert soft <= expected <= 1.5 * soft
     with pytest.raises(ScheduleError, match="finished already"):
         pruner.finish()
