@@ -20,6 +20,7 @@ MODULES = (
     "provable.selection.by_loss",
     "provable.selection.by_sensitivity",
     "provable.selection.forward_selection",
+    "provable.selection.by_design",
     "provable.structural_search",
     "provable.sensitivity.taylor",
     "provable.sensitivity.similarity",

@@ -6,6 +6,9 @@
     cap            marginal loss after compensation forward selection, original stats       none
     pfp            one global error                 largest sensitivities                   tail of the sensitivities
     pfp-sampled    one global error                 with replacement, reweighted            layer theorem
+    pivotal        one global error                 without replacement, reweighted         without-replacement bound
+    leverage       marginal loss after compensation without replacement, by ridge leverage  none
+    best           marginal loss after compensation the best of four, compressed stats      volume bound
     taylor...      all scores ranked together       largest Taylor importance               none
     similarity...  one distance for all layers      one of each cluster, merged             none
     functionality  redundant ones first             least contributing of each cluster      none
@@ -25,7 +28,7 @@ from provable.allocation.budget import Allocation, Budget
 from provable.allocation.widths import Widths
 from provable.compensation.moments import Matrix
 from provable.cost import Counts
-from provable.selection import by_loss, by_score, by_sensitivity, by_similarity, forward_selection
+from provable.selection import by_design, by_loss, by_score, by_sensitivity, by_similarity, forward_selection
 from provable.selection.evidence import Choice, Evidence
 from provable.selection.finding import Look
 from provable.sensitivity import functionality, magnitude, similarity, taylor
@@ -103,6 +106,18 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             Recipe(
                 "pfp-sampled", "provable filter pruning: sampled by sensitivity, reweighted",
                 global_error.allocate, by_sensitivity.sampled, False, True, True,
+            ),
+            Recipe(
+                "pivotal", "sampled by sensitivity without replacement, reweighted",
+                global_error.allocate, by_design.pivotal, False, True, True,
+            ),
+            Recipe(
+                "leverage", "sampled by ridge leverage scores, without replacement",
+                _by_curve(by_loss.greedy_curve), by_design.leverage, True, False, True,
+            ),
+            Recipe(
+                "best", "the best of greedy, forward, volume and leverage in every layer",
+                _by_curve(by_loss.greedy_curve), by_design.best, True, False, True,
             ),
             _scored("taylor", "Taylor importance of gates", taylor.by_gates, labels=True),
             _scored("taylor-parameters", "Taylor importance of filters' parameters", taylor.by_parameters, labels=True),
