@@ -17,6 +17,12 @@ from provable.errors import CalibrationError
 from verify.network.graph import Array, Network, Node
 from verify.network.module import STEPS
 
+ELEMENT_BY_ELEMENT = frozenset(
+    {"relu", "leaky_relu", "clip", "sigmoid", "tanh", "gelu", "silu", "hardsigmoid", "hardswish", "scale", "divide",
+     "shift", "batch_norm", "add", "subtract", "multiply"}
+)  # fmt: skip
+"""Ops that read of every sample only what they write: their result may take the place of a value nobody reads later."""
+
 
 class Run:
     """One network's values over the calibration inputs.
@@ -45,6 +51,8 @@ class Run:
 
     def take(self, name: str) -> Tensor:
         """Value `name` for all samples, (samples, *shape); serves one announced demand.
+
+        It is good until the run goes on past it: once nobody else needs it, a later value may take its memory.
 
         Raises:
             CalibrationError: it is not finite.
@@ -94,13 +102,22 @@ class Run:
         sources = [self._values[source] for source in node.inputs]
         step = STEPS[node.op](node, self._network)
         samples = max((len(source) for source in sources), default=1)
-        result = torch.empty((samples, *node.shape), dtype=torch.float32)
+        result = self._room(node, samples)
         for start in range(0, samples, self._batch_size):
             chunk = slice(start, start + self._batch_size)
             result[chunk] = step(
                 [source[chunk] if len(source) == samples else source for source in sources], parameters
             )
         return result
+
+    def _room(self, node: Node, samples: int) -> Tensor:
+        """Where a node's values go: fresh memory costs more than an activation's arithmetic."""
+        for source in node.inputs if node.op in ELEMENT_BY_ELEMENT else ():
+            value = self._values[source]
+            private = self._pending[source] == 1 and source != self._network.input
+            if private and value.shape == (samples, *node.shape) and value.dtype == torch.float32:
+                return value
+        return torch.empty((samples, *node.shape), dtype=torch.float32)
 
     def _parameter(self, key: str) -> Tensor:
         array = self._network.parameters[key]

@@ -8,11 +8,12 @@ For a convolution with stride 1 and padding 1, patch coordinates (a, i) and (b, 
 so 25 correlations c x c (the weight gradient of a convolution of the image with itself, a library's fastest kernel)
 replace one product of 9c x 9c. Only i = j along an axis meets the border: its last line for i = 0, its first for i = 2.
 
-Theory: theory_notes/row_offsets.md. Rounding: products and the sums within one chunk of images are float32 (relative
-error about 1e-7 of the diagonal); sums of chunks and border terms are float64. Not claimed: float64 accuracy;
+Theory: theory_notes/row_offsets.md. Rounding: products and sums within one chunk of images, or one image, are float32
+(relative error about 1e-7 of the diagonal); sums of chunks and border terms are float64. Not claimed: float64 accuracy;
 row_offsets.py has it.
 """
 
+from itertools import product
 from typing import cast
 
 import numpy as np
@@ -52,10 +53,10 @@ def offset_moments(part: Part, x: Array, aim: Array | None) -> Moments:
     return Moments(
         len(images) * images[0, 0].numel(),
         _window_sums(images),
-        targets.sum((0, 2, 3), dtype=torch.float64).numpy(),
+        _summed(targets.sum((2, 3))),
         _gram(images),
         np.ascontiguousarray(cross),
-        targets.square().sum((0, 2, 3), dtype=torch.float64).numpy(),
+        _summed(targets.square().sum((2, 3))),
     )
 
 
@@ -67,10 +68,21 @@ def _correlated(x: Tensor, shape: tuple[int, int, int, int], y: Tensor) -> Matri
 
 
 def _window_sums(images: Tensor) -> Matrix:
-    c, height, width = images.shape[1:]
-    total = np.pad(images.sum(0, dtype=torch.float64).numpy(), ((0, 0), (1, 1), (1, 1)))
-    sums = [total[:, i : i + height, j : j + width].sum((1, 2)) for i in range(K) for j in range(K)]
-    return np.stack(sums, axis=1).reshape(c * K * K)
+    """(c * 9,) sums over the windows of the offsets: all of the image but the lines that they do not reach."""
+    lines = {0: -1, 2: 0}  # offset -> row or column that its window leaves out
+    sums = np.repeat(_summed(images.sum((2, 3)))[:, None, None], K, axis=1).repeat(K, axis=2)
+    for i, line in lines.items():
+        sums[:, i, :] -= _summed(images[:, :, line].sum(2))[:, None]
+        sums[:, :, i] -= _summed(images[..., line].sum(2))[:, None]
+    for (i, row), (j, column) in product(lines.items(), lines.items()):
+        sums[:, i, j] += _summed(images[:, :, row, column])
+    return sums.reshape(-1)
+
+
+def _summed(per_image: Tensor) -> Matrix:
+    """Sums over images in double precision."""
+    values: Matrix = per_image.double().sum(0).numpy()
+    return values
 
 
 def _gram(images: Tensor) -> Matrix:
@@ -94,11 +106,13 @@ def _gram(images: Tensor) -> Matrix:
 
 def _column(line: Tensor) -> Matrix:
     """(c, c, 5) correlations of one column (images, c, height) with itself at row offsets -2 ... 2."""
-    y = line.double().permute(1, 2, 0).numpy()  # (c, height, images)
+    images, c, height = line.shape
+    y = line.double().permute(1, 2, 0).reshape(c, height * images).numpy()
     found = []
     for d in range(1 - K, K):
-        left, right = y[:, max(0, -d) : y.shape[1] - max(0, d)], y[:, max(0, d) : y.shape[1] - max(0, -d)]
-        found.append(left.reshape(len(y), -1) @ right.reshape(len(y), -1).T)
+        length = max(0, height - abs(d)) * images
+        left, right = max(0, -d) * images, max(0, d) * images
+        found.append(y[:, left : left + length] @ y[:, right : right + length].T)
     return np.stack(found, axis=2)
 
 
