@@ -33,7 +33,8 @@ Attacker = Callable[..., Attack]
 CACHE_BYTES = 2**23  # generators of one value that a batch may hold: far beyond the cache everything is slower
 LARGEST_CHUNK = 512
 ROUND_SECONDS = 1.0  # of work between two choices of what to split
-RESERVE = 2.0**-16  # leaves are pushed this far below epsilon, so that an auditor's own rounding fits in between
+RESERVE = 0.04  # leaves are pushed this far below epsilon: an auditor's other roundings choose other slopes
+SPARE = 1.25, 1.0  # how long for, once epsilon is proved: times the time that took, and seconds
 ATTACK_SHARE = 0.15  # of the time
 MANY_INPUTS = 64  # from here on splitting gains little, and boxes are bounded backward at once
 PATIENCE = 256  # sub-boxes bounded by zonotopes before the search turns to backward bounds
@@ -90,6 +91,7 @@ class Search:
     exhausted: bool = False
     gain: float = math.inf  # zonotope over backward bound, median of late
     rounds: int = 0
+    proved_after: float = math.inf  # seconds
     phases: dict[int, Phases] = field(default_factory=dict)  # of the boxes last used
     forest: Forest = field(init=False)
     pair: Pair = field(init=False)
@@ -116,6 +118,8 @@ class Search:
                 self._sharpen(nodes[~decided])
                 self._decide(nodes[decided])
             self.rounds += 1
+            if self.goal.epsilon is not None and self.goal.proved(self.forest.bound()):
+                self.proved_after = min(self.proved_after, self.elapsed())
             self.speed = max(1.0, len(nodes) / max(time.monotonic() - began, 1e-6))
             if self.progress is not None:
                 self.progress(self.elapsed(), self.forest.bound(), self.lower, len(self.forest.leaves()))
@@ -180,8 +184,8 @@ class Search:
         return time.monotonic() - self.started
 
     def _settled(self) -> bool:
-        late = self._rooted and self.elapsed() >= self.timeout
-        return late or self.exhausted or self.goal.refuted(self.lower)
+        late = self.elapsed() >= min(self.timeout, SPARE[0] * self.proved_after + SPARE[1])
+        return (late and self._rooted) or self.exhausted or self.goal.refuted(self.lower)
 
     def _attack(self, attack: Attacker, generator: np.random.Generator) -> None:
         share = ATTACK_SHARE * self.timeout / len(self.boxes)

@@ -11,6 +11,7 @@ from verify.errors import MismatchError, SpecificationError, UnsupportedOperatio
 from verify.formal.deviation import verify_deviation
 from verify.formal.lift import align
 from verify.formal.program import compile_pair
+from verify.formal.search import RESERVE
 from verify.formal.symbols import MemoryLimit, TimeLimit
 from verify.network.evaluate import evaluate
 from verify.network.graph import build
@@ -87,6 +88,31 @@ def test_epsilon_is_decided_both_ways(twins):
     assert refuted.verdict is Verdict.REFUTED
     assert Fraction(refuted.lower) > below
     check_witness(original, compact, boxes, refuted)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_epsilon_is_proved_with_room_for_an_auditor(twins, seed):
+    """Where that is cheap; a margin of roundings alone was lost by one certificate in ten."""
+    original, compact, channels = twins("dense", seed)
+    boxes = [unit_box(3)]
+    loose = verify_deviation(original, compact, boxes, channels=channels, timeout=SECONDS, ratio=1e9)
+    for share in (0.99, 0.9, 0.8):
+        epsilon = Fraction(share * loose.upper)
+        result = verify_deviation(original, compact, boxes, epsilon=epsilon, channels=channels, timeout=SECONDS)
+        if result.verdict is Verdict.PROVED and epsilon >= 1.5 * Fraction(result.lower):
+            assert result.upper <= (1 - RESERVE) * float(epsilon)
+
+
+def test_room_for_an_auditor_is_not_sought_for_ever(twins):
+    original, compact, channels = twins("dense", 1)
+    boxes = [unit_box(3)]
+    tight = verify_deviation(original, compact, boxes, channels=channels, timeout=SECONDS, ratio=1.02)
+    assert tight.upper <= 1.02 * tight.lower  # so that a bound of 0.98 epsilon or less cannot be proved
+    result = verify_deviation(
+        original, compact, boxes, epsilon=Fraction(tight.upper), channels=channels, timeout=10 * SECONDS
+    )
+    assert result.verdict is Verdict.PROVED
+    assert result.seconds <= 2.0 * tight.seconds + SECONDS
 
 
 def test_several_boxes_and_a_point(twins):
