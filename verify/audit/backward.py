@@ -10,23 +10,26 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from verify.audit.descent import Descent, Pending, columns, curved, three
+from verify.audit.descent import Descent, Pending, Planes, columns, curved, three
 from verify.audit.exact import Array, Index, Mask, power
 from verify.audit.form import Form
 from verify.audit.rules import Bounds, sharpened
 from verify.audit.transposed import Pair
 
-COLUMN_BYTES = 2**24  # size of the coefficients that are carried together
-Further = Callable[[Index, float], Mapping[int, Pending]]
+COLUMN_BYTES = 2**21  # size of the coefficients that are carried together
+Further = Callable[[Index], Mapping[int, Pending]]
 START_BITS = 30  # coefficients 1 and -1 have this many digits behind the point, so that slopes do not round them away
 
 
 class Backward:
-    """Bounds of a pair on the boxes of x; `known` says what holds at every position and is sharpened on the way."""
+    """Bounds of a pair on the boxes of x; `known` says what holds at every position and is sharpened on the way.
 
-    def __init__(self, pair: Pair, x: Form, known: list[Bounds]) -> None:
+    `mixed`: where D is small for what z moves, per position; see `planes.two_planes`.
+    """
+
+    def __init__(self, pair: Pair, x: Form, known: list[Bounds], mixed: Mapping[int, Mask] | None = None) -> None:
         self.pair, self.x, self.known = pair, x, known
-        self.mixed: dict[int, Mask] = {}
+        self.planes = Planes(pair, known, mixed or {})
 
     def differences(self, position: int) -> tuple[Array, Array, int]:
         """Bounds of D at a position in units of 2^exponent; `known` is sharpened on the way."""
@@ -66,40 +69,44 @@ class Backward:
     def _better(
         self, source: int, b: Bounds, part: str, wanted: Mask, short: bool = False, further: Further | None = None
     ) -> Bounds:
-        """Bounds of the elements of z, y or D that any leaf wants, the others as they were."""
-        index = np.flatnonzero(wanted.any(axis=1))
-        if not len(index):
+        """Better bounds of elements of z, y or D: on every leaf of as many as on the leaf that wants most."""
+        most = int(wanted.sum(axis=0).max(initial=0))
+        if not most:
             return b
+        chosen = np.argsort(~wanted, axis=0, kind="stable")[:most]
+        at = chosen, np.arange(wanted.shape[1])
         low, high = (end.copy() for end in getattr(b, part))
-        upper, exponent = self._bound(source, part, index, 1.0, short, further)
-        high[index] = np.minimum(high[index], np.ceil(upper * power(exponent - b.unit)))
-        negated, exponent = self._bound(source, part, index, -1.0, short, further)
-        low[index] = np.maximum(low[index], -np.ceil(negated * power(exponent - b.unit)))
+        upper, exponent = self._bound(source, part, chosen, short, further)
+        upper = np.ceil(upper * power(exponent - b.unit))
+        high[at] = np.minimum(high[at], upper[:, 0])
+        low[at] = np.maximum(low[at], -upper[:, 1])
         ends = {"z": b.z, "y": b.y, "d": b.d, part: (low, high)}
         return Bounds(b.unit, ends["z"] or b.z, ends["y"], ends["d"])
 
     def _bound(
-        self, position: int, part: str, index: Index, sign: float, short: bool, further: Further | None
+        self, position: int, part: str, chosen: Index, short: bool, further: Further | None
     ) -> tuple[Array, int]:
-        """Upper bounds (elements, leaves) of sign times some elements of z, y or D, and their exponent.
+        """Upper bounds (elements, 2, leaves) of elements of z, y or D and of their negatives, and their exponent.
 
         `short`: not from the input, but from the results of the last ReLU before. `further`: coefficients of earlier
         values that may be added to those functions.
         """
         leaves = self.x.rem.shape[1]
         size = self.pair.sizes[position][0 if part == "z" else 1]
-        together = max(1, COLUMN_BYTES // (8 * leaves * max(max(s) for s in self.pair.sizes)))
+        together = max(1, COLUMN_BYTES // (16 * leaves * max(max(s) for s in self.pair.sizes)))
         found = []
-        for first in range(0, len(index), together):
-            some = index[first : first + together]
-            body = np.zeros((size, len(some), leaves))
-            body[some, np.arange(len(some))] = sign * power(START_BITS)
-            start = Pending(**{part: [columns(-START_BITS, body)]})
-            more = further(some, sign) if further is not None else {}
-            descent = Descent(self.pair, self.x, self.known, (len(some), leaves), short, self.mixed)
+        for first in range(0, len(chosen), together):
+            some = chosen[first : first + together]
+            body = np.zeros((size, len(some), 2, leaves))
+            at = some, np.arange(len(some))[:, None]
+            body[*at, 0, np.arange(leaves)], body[*at, 1, np.arange(leaves)] = power(START_BITS), -power(START_BITS)
+            start = Pending(**{part: [columns(-START_BITS, body.reshape(size, -1, leaves))]})
+            more = further(some) if further is not None else {}
+            descent = Descent(self.planes, self.x, (2 * len(some), leaves), short)
             found.append(descent.bound(position, start, more))
         unit = min(exponent for _, exponent in found)
-        return np.concatenate([values * power(exponent - unit) for values, exponent in found]), unit
+        joined = np.concatenate([values * power(exponent - unit) for values, exponent in found])
+        return joined.reshape(len(chosen), 2, leaves), unit
 
 
 def rectified(argument: Bounds, b: Bounds) -> Bounds:

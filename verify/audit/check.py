@@ -18,9 +18,10 @@ import numpy as np
 from verify.audit import rounding
 from verify.audit.backward import Backward
 from verify.audit.certificate import Box, Certificate, Claim, NetworkClaim, Part, read_certificate, walk
-from verify.audit.exact import FORM_BITS, LARGEST, Array, Index, Mask, Memory, Refuted, Resource, power, self_test
+from verify.audit.exact import LARGEST, Array, Index, Mask, Memory, Refuted, Resource, power, self_test
 from verify.audit.files import read_file, sha256
-from verify.audit.form import CENTRE, Form, check_memory
+from verify.audit.form import CENTRE, Form
+from verify.audit.grid import InputGrid
 from verify.audit.lift import Stage, stages_alone, stages_of_pair
 from verify.audit.onnx_file import read_onnx
 from verify.audit.parts import bounds_of_parts
@@ -194,10 +195,18 @@ class _Enclosure:
         within: Mask = (self.low >= -whole) & (self.high <= whole)
         return within
 
+    def some(self, leaves: Index) -> "_Enclosure":
+        """The bounds on some leaves."""
+        return _Enclosure(self.low[:, leaves], self.high[:, leaves], self.exponent)
+
     @property
     def largest(self) -> Fraction:
-        reach = max(float(np.max(self.high)), -float(np.min(self.low)), 0.0)
+        reach = max(float(np.max(self.high, initial=0.0)), -float(np.min(self.low, initial=0.0)))
         return int(reach) * Fraction(2) ** self.exponent
+
+
+# What holds on a box: the networks, the input, the deviation of the outputs, bounds of all values.
+_Whole = tuple[Pair, Form, _Enclosure, list[Bounds]]
 
 
 class _Prover:
@@ -228,78 +237,96 @@ class _Prover:
             Refuted: some leaf has a bound above epsilon.
         """
         grid, done = InputGrid(root), 0
+        hard: list[tuple[int, Part]] = []
         together = max(1, min(128, CHUNK_BYTES // (8 * self.widest * (self.widest + len(root)))))
-        for shared, parts in groupby(leaves, key=lambda part: part.box if part.decisions else None):
-            prove_some = self._prove_some if shared is None else self._parts_of_box(grid)
-            while chunk := list(islice(parts, together)):
-                prove_some(chunk, grid, place, done)
+        for box, parts in groupby(leaves, key=lambda part: part.box if part.decisions else None):
+            whole = None if box is None else self._whole(box, grid, place, done)
+            while chunk := list(enumerate(islice(parts, together), start=done)):
+                if whole is None:
+                    hard += self._prove_some(chunk, grid, place, max(1, together // 2))
+                else:
+                    self._prove_parts(chunk, whole, place)
                 done += len(chunk)
+            while len(hard) >= together:
+                self._prove_some(hard[:together], grid, place, 0)
+                hard = hard[together:]
+        self._prove_some(hard, grid, place, 0)
         return done
 
-    def _prove_some(self, leaves: list[Part], grid: "InputGrid", place: str, first: int) -> None:
-        """Prove some leaves together, or in two halves where that needs too much memory."""
+    def _prove_some(
+        self, leaves: list[tuple[int, Part]], grid: InputGrid, place: str, wait: int
+    ) -> list[tuple[int, Part]]:
+        """Prove some numbered leaves together, or in two halves where that needs too much memory.
+
+        Returns the leaves that are not proved yet: those that forms do not prove, if they are fewer than `wait`.
+        """
+        if not leaves:
+            return []
         try:
-            enclosure, _ = self._bounded(grid.form([leaf.box for leaf in leaves]))
+            x, known = grid.form([part.box for _, part in leaves]), list[Bounds]()
+            enclosure = self._enclosure(x, known)
+            hard = self._hard(enclosure)
+            if len(hard) >= wait:
+                enclosure, hard = self._sharpened(x, enclosure, known, hard)[0], hard[:0]
         except Memory:
             if len(leaves) == 1:
                 raise
             half = len(leaves) // 2
-            self._prove_some(leaves[:half], grid, place, first)
-            self._prove_some(leaves[half:], grid, place, first + half)
-            return
-        self._compare(enclosure, place, first)
+            first, second = leaves[:half], leaves[half:]
+            return self._prove_some(first, grid, place, wait) + self._prove_some(second, grid, place, wait)
+        proved = np.delete(np.arange(len(leaves)), hard)
+        self._compare(enclosure.some(proved), [leaves[i][0] for i in proved], place)
+        return [leaves[i] for i in hard]
 
-    def _bounded(self, x: Form) -> tuple[_Enclosure, list[Bounds]]:
-        """The deviation on the boxes of x, and what is known of every value on those that were hard."""
-        known: list[Bounds] = []
+    def _whole(self, box: Box, grid: InputGrid, place: str, first: int) -> _Whole:
+        """What holds on a box on which decisions are made."""
+        if self.backward is None:
+            raise Refuted(f"{place}, leaf {first}: the rule does not know decisions")
+        x, known = grid.form([box]), list[Bounds]()
         enclosure = self._enclosure(x, known)
-        return (enclosure, known) if self.backward is None else self._sharpened(x, enclosure, known)
+        if not self._output_is_paired(np.arange(len(enclosure.low))):
+            raise Refuted(f"{place}, leaf {first}: decisions need outputs that belong together")
+        return self.backward, x, *self._sharpened(x, enclosure, known, self._hard(enclosure))
 
-    def _parts_of_box(self, grid: "InputGrid") -> Callable[[list[Part], "InputGrid", str, int], None]:
-        """How to prove the parts of one box, on which decisions are made."""
-        of_box: list[tuple[Form, _Enclosure, list[Bounds]]] = []  # once there is a part
+    def _prove_parts(self, parts: list[tuple[int, Part]], whole: _Whole, place: str) -> None:
+        """Prove numbered parts of one box."""
+        backward, x, enclosure, known = whole
+        low, high, exponent = bounds_of_parts(backward, x, known, [part for _, part in parts], self.ends[0])
+        everywhere = enclosure.some(np.zeros(len(parts), dtype=np.int64))
+        self._compare(everywhere.joined(_Enclosure(low, high, exponent)), [number for number, _ in parts], place)
 
-        def prove_parts(parts: list[Part], grid: InputGrid, place: str, first: int) -> None:
-            if self.backward is None:
-                raise Refuted(f"{place}, leaf {first}: the rule does not know decisions")
-            if not of_box:
-                x = grid.form([parts[0].box])
-                of_box.append((x, *self._bounded(x)))
-            x, enclosure, known = of_box[0]
-            if not self._output_is_paired(np.arange(len(enclosure.low))):
-                raise Refuted(f"{place}, leaf {first}: decisions need outputs that belong together")
-            low, high, exponent = bounds_of_parts(self.backward, x, known, parts, self.ends[0])
-            one = np.ones(len(parts))
-            whole = _Enclosure(enclosure.low * one, enclosure.high * one, enclosure.exponent)
-            self._compare(whole.joined(_Enclosure(low, high, exponent)), place, first)
-
-        return prove_parts
-
-    def _compare(self, enclosure: _Enclosure, place: str, first: int) -> None:
+    def _compare(self, enclosure: _Enclosure, leaves: Sequence[int], place: str) -> None:
         """Every output of every leaf, on both sides."""
         proved = enclosure.within(self.epsilon)
         if not proved.all():
             leaf, output = (int(i) for i in np.argwhere(~proved.T)[0])
             low, high = (float(a[output, leaf]) * 2.0**enclosure.exponent for a in (enclosure.low, enclosure.high))
             raise Refuted(
-                f"{place}, leaf {first + leaf}: output {output} deviates by a value in [{low:.6g}, {high:.6g}] for all "
+                f"{place}, leaf {leaves[leaf]}: output {output} deviates by a value in [{low:.6g}, {high:.6g}] for all "
                 f"this proof shows, which is not within epsilon = {float(self.epsilon):.6g}"
             )
         self.bound = max(self.bound, enclosure.largest)
 
-    def _sharpened(self, x: Form, enclosure: _Enclosure, known: list[Bounds]) -> tuple[_Enclosure, list[Bounds]]:
-        """Where forms do not prove the claim: bounds from the output backward as well, and what they rest on."""
-        open_leaves = np.flatnonzero(~enclosure.within(self.epsilon).all(axis=0))
-        if self.backward is None or not len(open_leaves) or not self._output_is_paired(np.arange(len(enclosure.low))):
+    def _hard(self, enclosure: _Enclosure) -> Index:
+        """The leaves that forms do not prove and bounds from the output backward may."""
+        if self.backward is None or not self._output_is_paired(np.arange(len(enclosure.low))):
+            return np.zeros(0, dtype=np.int64)
+        return np.flatnonzero(~enclosure.within(self.epsilon).all(axis=0))
+
+    def _sharpened(
+        self, x: Form, enclosure: _Enclosure, known: list[Bounds], hard: Index
+    ) -> tuple[_Enclosure, list[Bounds]]:
+        """Bounds from the output backward as well on hard leaves, and what they rest on."""
+        if self.backward is None or not len(hard):
             return enclosure, known
-        some = Form(x.exponent, x.blocks, x.body[:, :, open_leaves], x.rem[:, open_leaves])
-        known = [b.some(open_leaves) for b in known]
+        some = Form(x.exponent, x.blocks, x.body[:, :, hard], x.rem[:, hard])
+        known = [b.some(hard) for b in known]
         low, high, exponent = Backward(self.backward, some, known).differences(self.ends[0])
-        unit = min(exponent, enclosure.exponent)
-        lows, highs = (a * power(enclosure.exponent - unit) for a in (enclosure.low, enclosure.high))
-        lows[:, open_leaves] = np.maximum(lows[:, open_leaves], low * power(exponent - unit))
-        highs[:, open_leaves] = np.minimum(highs[:, open_leaves], high * power(exponent - unit))
-        return _Enclosure(lows, highs, unit), known
+        sharper = enclosure.some(hard).joined(_Enclosure(low, high, exponent))
+        scale = power(enclosure.exponent - sharper.exponent)
+        lows, highs = enclosure.low * scale, enclosure.high * scale
+        lows[:, hard], highs[:, hard] = sharper.low, sharper.high
+        return _Enclosure(lows, highs, sharper.exponent), known
 
     def _note(self, known: list[Bounds]) -> Callable[[Values], None]:
         """What to do with every value: nothing, or keep its bounds for the descents."""
@@ -315,7 +342,7 @@ class _Prover:
 
         For the rule "pair_backward" the bounds of all values are added to `known`.
         """
-        left = np.full(x.rem.shape[1], float(self.symbols - (x.body.shape[1] - 1)))
+        left = float(self.symbols) - x.body[:, 1:].any(axis=0).sum(axis=0)
         if self.pair is not None:
             zero = Form(0, CENTRE, np.zeros(x.rem.shape)[:, None], np.zeros(x.rem.shape))
             seen = self._note(known)
@@ -342,41 +369,6 @@ class _Prover:
         return kept is not None and np.array_equal(kept, outputs)
 
 
-def scaled_floor(value: Fraction, exponent: int) -> int:
-    """The largest integer not above value / 2^exponent."""
-    return (value.numerator << max(-exponent, 0)) // (value.denominator << max(exponent, 0))
-
-
 def position(program: Program) -> int:
     """The output's place in the list of values."""
     return [program.input, *(step.name for step in program.steps)].index(program.output)
-
-
-class InputGrid:
-    """Boxes as forms of the input, in one unit for all leaves of a root box, each interval rounded outward."""
-
-    def __init__(self, root: Box) -> None:
-        reach = max(max(abs(low), abs(high)) for low, high in root)
-        top = reach.numerator.bit_length() - reach.denominator.bit_length() + 1 if reach else 0
-        self.exponent = top - (FORM_BITS - 2)
-        self.known: dict[int, tuple[tuple[Fraction, Fraction], int, int]] = {}  # by identity, kept alive here
-
-    def interval(self, pair: tuple[Fraction, Fraction]) -> tuple[int, int]:
-        """Centre and radius, in units, of an interval that contains the given one."""
-        if id(pair) not in self.known:
-            low, high = scaled_floor(pair[0], self.exponent), -scaled_floor(-pair[1], self.exponent)
-            centre = (low + high) // 2
-            self.known[id(pair)] = pair, centre, max(high - centre, centre - low)
-        return self.known[id(pair)][1:]
-
-    def form(self, boxes: Sequence[Box]) -> Form:
-        """The input on these boxes: one symbol per coordinate that is not constant on all of them."""
-        numbers = np.array([[self.interval(pair) for pair in box] for box in boxes], dtype=np.float64)
-        centre, radius = numbers[:, :, 0].T, numbers[:, :, 1].T  # (n, leaves)
-        moving = np.flatnonzero(radius.any(axis=1))
-        blocks = (*CENTRE, (1, len(moving)))
-        check_memory(len(centre), len(boxes), blocks)
-        body = np.zeros((len(centre), 1 + len(moving), len(boxes)))
-        body[:, 0] = centre
-        body[moving, 1 + np.arange(len(moving))] = radius[moving]
-        return Form(self.exponent, blocks, body, np.zeros(centre.shape))

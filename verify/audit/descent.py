@@ -38,19 +38,30 @@ class Pending:
     d: list[Form] = field(default_factory=list)
 
 
+class Planes:
+    """Planes of the pairs of ReLUs, found once for the same bounds of their arguments."""
+
+    def __init__(self, pair: Pair, known: Sequence[Bounds], mixed: Mapping[int, Mask]) -> None:
+        self.pair, self.known, self.mixed = pair, known, mixed
+        self.found: dict[int, tuple[Bounds, Sequence[Array]]] = {}
+
+    def of(self, source: int) -> Sequence[Array]:
+        """Slopes and offset of a lower plane, then of an upper one, each (elements, leaves)."""
+        b = self.known[source]
+        if source not in self.found or self.found[source][0] is not b:
+            z, y, d = three(b)
+            kept, mixed = self.pair.kept(source), self.mixed.get(source)
+            ends = [a.reshape(-1) for pair in ((z[0][kept], z[1][kept]), y, d) for a in pair]
+            rows = two_planes(ends, None if mixed is None else mixed.reshape(-1))
+            self.found[source] = b, [row.reshape(y[0].shape) for row in rows]
+        return self.found[source][1]
+
+
 class Descent:
     """One substitution, from a value to the input."""
 
-    def __init__(
-        self,
-        pair: Pair,
-        x: Form,
-        known: Sequence[Bounds],
-        shape: tuple[int, int],
-        short: bool,
-        mixed: Mapping[int, Mask],
-    ) -> None:
-        self.pair, self.x, self.known, self.short, self.mixed = pair, x, known, short, mixed
+    def __init__(self, planes: Planes, x: Form, shape: tuple[int, int], short: bool) -> None:
+        self.pair, self.known, self.planes, self.x, self.short = planes.pair, planes.known, planes, x, short
         self.zero = np.zeros(shape)
         self.pending: dict[int, Pending] = {}
         self.found: Parts = []
@@ -162,13 +173,12 @@ class Descent:
 
     def _bias(self, form: Form, bias: Array, error: Array, unit: int) -> None:
         """Coefficients times numbers (n,) known up to an error, both in units of 2^unit."""
-        shape = form.rem.shape
         values, shift = upward(bias, unit)
         radii = [upward(error, unit), (np.full(len(bias), float(shift > unit)), shift)]  # rounded by less than one unit
-        self.found += products(form.body, _repeated(values, shape), form.exponent + shift)
+        self.found += products(form.body, values[:, None], form.exponent + shift)
         for radius, exponent in radii:
             if radius.any():
-                self.found += products(np.abs(form.body), _repeated(radius, shape), form.exponent + exponent)
+                self.found += products(np.abs(form.body), radius[:, None], form.exponent + exponent)
 
     def _round(
         self, n: int, z: Form | None, y: Form | None, d: Form | None, first: list[Slack], second: list[Slack]
@@ -192,7 +202,7 @@ class Descent:
         own = self._line(z, b.z, b.unit)
         if d is not None:
             kept = self.pair.kept(source)
-            over, d = self._planes(d, b, kept, self.mixed.get(source))
+            over, d = self._between(d, self.planes.of(source), b.unit)
             own = self._sum([f for f in (own, over.take(_inverse(kept, self.pair.sizes[source][0]))) if f is not None])
         self._hand(source, z=own, d=d)
         self._hand(other, y=self._line(y, c.y, c.unit))
@@ -208,16 +218,10 @@ class Descent:
         self._offset(np.maximum(form.body, 0.0), height, form.exponent + unit - SLOPE_BITS)
         return self._scaled(form, t, s)
 
-    def _planes(self, form: Form, b: Bounds, kept: Index, mixed: Mask | None) -> tuple[Form, Form]:
+    def _between(self, form: Form, planes: Sequence[Array], unit: int) -> tuple[Form, Form]:
         """Coefficients of z[kept] and of D."""
-        z, y, d = three(b)
-        ends = [a for pair in ((z[0][kept], z[1][kept]), y, d) for a in pair]
-        shape = ends[0].shape
-        low_a, low_b, bottom, high_a, high_b, top = (
-            row.reshape(shape)
-            for row in two_planes([a.reshape(-1) for a in ends], None if mixed is None else mixed.reshape(-1))
-        )
-        exponent = form.exponent + b.unit - SLOPE_BITS
+        low_a, low_b, bottom, high_a, high_b, top = planes
+        exponent = form.exponent + unit - SLOPE_BITS
         self._offset(np.maximum(form.body, 0.0), top, exponent)
         self._offset(-np.minimum(form.body, 0.0), -bottom, exponent)
         return self._scaled(form, low_a, high_a), self._scaled(form, low_b, high_b)
@@ -273,10 +277,6 @@ def _size(bounds: tuple[Array, Array] | None, unit: int) -> Form:
         raise Inconsistent("a value without bounds")
     size = np.maximum(bounds[1], -bounds[0])
     return Form(unit, CENTRE, np.zeros((len(size), 1, size.shape[1])), size)
-
-
-def _repeated(values: Array, shape: tuple[int, ...]) -> Array:
-    return np.broadcast_to(values[:, None], shape)
 
 
 def _signed(form: Form | None, sign: int) -> Form | None:

@@ -53,9 +53,9 @@ def bounds_of_parts(
         if stage.step.kind == "relu" and stage.aligned and stage.inputs[0] in decided:
             values[n] = _possible(rectified(values[stage.inputs[0]], values[n]), box[n], pair.kept(n), empty)
     repeated = Form(x.exponent, x.blocks, x.body[:, :, copies], x.rem[:, copies])
-    backward = Backward(pair, repeated, values)
-    backward.mixed = mixed
-    low, high, exponent = backward.from_input(position, values[position], _Multiplied(pair, parts).further)
+    low, high, exponent = Backward(pair, repeated, values, mixed).from_input(
+        position, values[position], _Multiplied(pair, parts).further
+    )
     return np.where(empty, 0.0, low), np.where(empty, 0.0, high), exponent
 
 
@@ -124,18 +124,18 @@ class _Multiplied:
     def __init__(self, pair: Pair, parts: Sequence[Part]) -> None:
         self.pair, self.parts = pair, parts
 
-    def further(self, outputs: Index, sign: float) -> dict[int, Pending]:
-        """Coefficients of the decided values in the functions sign times the outputs."""
-        rows = {int(output): row for row, output in enumerate(outputs)}
+    def further(self, outputs: Index) -> dict[int, Pending]:
+        """Coefficients of the decided values in the outputs (functions, parts) and, each behind, in their negatives."""
         chosen: dict[tuple[int, bool], list[tuple[int, int, Decision, Multiplier]]] = {}
         for leaf, part in enumerate(self.parts):
+            rows = {int(output): 2 * row for row, output in enumerate(outputs[:, leaf])}
             for m in part.multipliers:
-                if m.negative == (sign < 0) and m.output in rows:
+                if m.output in rows:
                     d = part.decisions[m.decision]
-                    chosen.setdefault((d.position, d.compact), []).append((rows[m.output], leaf, d, m))
+                    chosen.setdefault((d.position, d.compact), []).append((rows[m.output] + m.negative, leaf, d, m))
         found: dict[int, Pending] = {}
         for (position, compact), entries in chosen.items():
-            form = self._form(self.pair.sizes[position][compact], len(outputs), entries)
+            form = self._form(self.pair.sizes[position][compact], 2 * len(outputs), entries)
             pending = found.setdefault(position, Pending())
             (pending.y if compact else pending.z).append(form)
         return found

@@ -21,21 +21,26 @@ MOST_PARTS = 2**11
 def products(body: Array, values: Array, exponent: int) -> Parts:
     """``sum_i body[i, r, l] values[i, l]`` as exact parts (R, L), for integers in units whose product is 2^exponent.
 
+    `values` may be (n, 1): the same on all leaves.
+
     Raises:
         Resource: an integer of 41 bits or more.
     """
     for factor in (body, values):
-        if not largest(np.abs(factor)) < 2.0**TERM_BITS:
+        if not max(largest(factor), -float(factor.min(initial=0.0))) < 2.0**TERM_BITS:
             raise Resource("a factor leaves the range of exact products")
     parts: Parts = []
     for first in range(0, len(body), LONGEST):
         some = slice(first, first + LONGEST)
         (b_hi, b_lo), (v_hi, v_lo) = _limbs(body[some]), _limbs(values[some])
-        parts += [
-            (_sums(b_hi, v_hi), exponent + 2 * LIMB),
-            (_sums(b_hi, v_lo) + _sums(b_lo, v_hi), exponent + LIMB),
-            (_sums(b_lo, v_lo), exponent),
-        ]
+        if v_hi.any():
+            parts += [
+                (_sums(b_hi, v_hi), exponent + 2 * LIMB),
+                (_sums(b_hi, v_lo) + _sums(b_lo, v_hi), exponent + LIMB),
+                (_sums(b_lo, v_lo), exponent),
+            ]
+        else:
+            parts += [(_sums(b_hi, v_lo), exponent + LIMB), (_sums(b_lo, v_lo), exponent)]
     return parts
 
 
@@ -46,7 +51,11 @@ def _limbs(values: Array) -> tuple[Array, Array]:
 
 def _sums(body: Array, values: Array) -> Array:
     """Exact: at most 2^9 products of at most 2^42."""
-    found: Array = np.einsum("irl,il->rl", body, values)
+    found: Array
+    if values.shape[1] == 1:
+        found = np.matmul(values[:, 0], body.reshape(len(body), -1)).reshape(body.shape[1:])
+    else:
+        found = np.einsum("irl,il->rl", body, values)
     return found
 
 

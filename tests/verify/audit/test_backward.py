@@ -1,5 +1,6 @@
 """The rule "pair_backward": exact values lie inside at every step, and certificates of it are never false."""
 
+import json
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -10,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.verify.audit.exact_semantics import correspondences, exact_values, read, region
-from verify.audit import Verdict, planes
+from verify.audit import Verdict, check, planes
 from verify.audit.backward import Backward
-from verify.audit.check import InputGrid
 from verify.audit.exact import Resource
 from verify.audit.form import CENTRE, Form
+from verify.audit.grid import InputGrid
 from verify.audit.lift import stages_of_pair
 from verify.audit.program import fractions
 from verify.audit.rules import Bounds, Symbols, Values, bounds_of, propagate
@@ -31,15 +32,18 @@ def integers(rng: np.random.Generator, bits: int, shape: tuple[int, ...]) -> np.
 
 
 @settings(deadline=None, max_examples=60)
-@given(seeds, st.integers(1, 1200), st.sampled_from([3, 20, 40]), st.sampled_from([3, 20, 40]))
-def test_sums_of_products_are_exact_and_totals_not_below_them(seed: int, count: int, bits: int, other: int) -> None:
+@given(seeds, st.integers(1, 1200), st.sampled_from([3, 20, 40]), st.sampled_from([3, 20, 40]), st.sampled_from([1, 3]))
+def test_sums_of_products_are_exact_and_totals_not_below_them(
+    seed: int, count: int, bits: int, other: int, leaves: int
+) -> None:
+    """Values of three leaves, or one value for all three."""
     rng = np.random.default_rng(seed)
-    body, values = integers(rng, bits, (count, 2, 3)), integers(rng, other, (count, 3))
+    body, values = integers(rng, bits, (count, 2, 3)), integers(rng, other, (count, leaves))
     parts = products(body, values, -7)
     bound, unit = total(parts, np.zeros((2, 3)))
     for r in range(2):
         for leaf in range(3):
-            exact = sum(int(a) * int(b) for a, b in zip(body[:, r, leaf], values[:, leaf], strict=True))
+            exact = sum(int(a) * int(b) for a, b in zip(body[:, r, leaf], values[:, leaf % leaves], strict=True))
             assert sum(int(p[r, leaf]) * Fraction(2) ** (e + 7) for p, e in parts) == exact
             above = int(bound[r, leaf]) * Fraction(2) ** unit - exact * Fraction(1, 2**7)
             assert 0 <= above <= len(parts) * Fraction(2) ** unit
@@ -176,8 +180,6 @@ def test_false_claims_are_never_accepted(attacks: ModuleType, bases: list) -> No
 
 def test_forms_alone_prove_less(attacks: ModuleType, bases: list) -> None:
     """The same claims with the rule "pair_zonotope": at least one of them needs the descent."""
-    import json
-
     verdicts = []
     for base in bases[8:]:
         data = json.loads(base.certificate.read_text())
@@ -186,3 +188,24 @@ def test_forms_alone_prove_less(attacks: ModuleType, bases: list) -> None:
         path.write_text(attacks.reseal(json.dumps(data)))
         verdicts.append(base.judge(path).verdict)
     assert Verdict.REJECT in verdicts
+
+
+@pytest.mark.parametrize("kilobytes", [0, 1, 8, 64, 4096])
+def test_leaves_that_forms_do_not_prove_are_all_proved_later(
+    attacks: ModuleType, bases: list, monkeypatch: pytest.MonkeyPatch, kilobytes: int
+) -> None:
+    """However many leaves are proved together, the same claims are accepted, and a smaller one is not."""
+    base = bases[8]
+    data = json.loads(base.certificate.read_text())
+    assert data["evidence"][0]["leaves"] >= 4
+    monkeypatch.setattr(check, "CHUNK_BYTES", 1000 * kilobytes)
+    verdicts = []
+    attained, _, _ = attacks.attained(base, np.random.default_rng(0))
+    for epsilon in (base.epsilon * (1 + Fraction(1, 10**9)), attained * Fraction(999, 1000)):
+        data["claim"]["epsilon"] = attacks.show(epsilon)
+        path = base.folder / "later.json"
+        path.write_text(attacks.reseal(json.dumps(data)))
+        report = base.judge(path)
+        verdicts.append(report.verdict)
+        assert report.verdict is not Verdict.ACCEPT or report.leaves == data["evidence"][0]["leaves"]
+    assert verdicts == [Verdict.ACCEPT, Verdict.REJECT]

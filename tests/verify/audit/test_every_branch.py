@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from verify.audit import Verdict, audit, form, rounding, rules
-from verify.audit.check import InputGrid
 from verify.audit.exact import Refuted
 from verify.audit.form import CENTRE, Form
+from verify.audit.grid import InputGrid
 from verify.audit.lift import Correspondence, stages_alone, stages_of_pair
 from verify.audit.program import Program, Step, from_bits, integers, linear
 

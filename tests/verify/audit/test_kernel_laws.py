@@ -13,9 +13,10 @@ import pytest
 from verify.audit import Verdict, audit, check, rounding, rules
 from verify.audit import form as form_module
 from verify.audit.certificate import walk
-from verify.audit.check import InputGrid, _Enclosure, scaled_floor
+from verify.audit.check import _Enclosure
 from verify.audit.exact import FORM_BITS, LARGEST, Real, Refuted, Resource, coarse, power
 from verify.audit.form import CENTRE, Form, Term, constant, place, settle
+from verify.audit.grid import InputGrid, scaled_floor
 from verify.audit.lift import Correspondence, Stage, _bias, kept_elements, stages_of_pair
 from verify.audit.linear import bounded_sums, image, linear_map
 from verify.audit.program import Malformed, Program, Step, Unsupported, from_bits, integers

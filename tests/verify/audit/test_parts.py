@@ -14,9 +14,9 @@ from tests.verify.audit.test_backward import KINDS, inside, seeds
 from verify.audit import Verdict
 from verify.audit.backward import Backward
 from verify.audit.certificate import MAX_DECISIONS, Decision, Multiplier, Part, walk
-from verify.audit.check import InputGrid
 from verify.audit.exact import Refuted
 from verify.audit.form import CENTRE, Form
+from verify.audit.grid import InputGrid
 from verify.audit.lift import stages_of_pair
 from verify.audit.parts import bounds_of_parts
 from verify.audit.program import Malformed

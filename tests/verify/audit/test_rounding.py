@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from verify.audit import Verdict, audit, rounding, rules
 from verify.audit.backward import Backward
-from verify.audit.check import InputGrid
 from verify.audit.exact import Refuted, Resource
 from verify.audit.form import CENTRE, Form
+from verify.audit.grid import InputGrid
 from verify.audit.lift import Correspondence, stages_of_pair
 from verify.audit.onnx_file import read_onnx
 from verify.audit.program import Program, Step, Unsupported

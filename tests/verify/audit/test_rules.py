@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tests.verify.audit.exact_semantics import correspondences, exact_values, read, region
 from verify.audit import rules
-from verify.audit.check import InputGrid
 from verify.audit.exact import Refuted
 from verify.audit.form import CENTRE, Form
+from verify.audit.grid import InputGrid
 from verify.audit.lift import Correspondence, Stage, kept_elements, stages_alone, stages_of_pair
 
 seeds = st.integers(0, 2**32 - 1)
