@@ -180,9 +180,9 @@ def sparse(start: Start, model: nn.Module, full: Network | None = None, what: st
 @system("gsm")
 def gsm(task: Task) -> Outcome:
     start = task.start("mlp")
-    optimizer = GSM(start.module.parameters(), lr=0.02, nonzero_ratio=0.1, weight_decay=2e-3)
-    fit(start.module, start.train, optimizer, task.steps(5000),
-        rate=lambda done: 1.0 if done < 0.6 else 0.3 if done < 0.9 else 0.1)  # fmt: skip
+    optimizer = GSM(start.module.parameters(), lr=0.02, nonzero_ratio=0.1, weight_decay=3e-3)
+    fit(start.module, start.train, optimizer, task.steps(7000),
+        rate=lambda done: 1.0 if done < 0.75 else 0.4 if done < 0.92 else 0.15)  # fmt: skip
     full = trace(start.module, start.example)
     shares = optimizer.prune()
     found = sparse(start, start.module, full, f"; zeros per layer {', '.join(f'{s:.0%}' for s in shares)}")

@@ -9,7 +9,8 @@
     ...(loss + pruner.penalty()).backward(); optimizer.step(); pruner.step()...
     model = pruner.finish()
 
-The parameter count in the loss is, in the forward direction, that of the smaller network. The method is known from
+The parameter count in the loss is, in the forward direction, that of the smaller network. Checkpoint: shares and
+strengths are in the model's state_dict. The method is known from
 an abstract only (no code, no formulas); everything here is this project's design. Theory: theory_notes/training.md.
 """
 
@@ -126,7 +127,10 @@ class Adaptive:
         temperature: float = 2.0,
     ) -> None:
         if not 0 < target < 1 or lam <= 0 or blocks_l1 < 0 or temperature <= 0:
-            raise TargetError(f"need 0 < target < 1, lam > 0, blocks_l1 >= 0, temperature > 0; got {target!r}, {lam!r}")
+            raise TargetError(
+                f"need 0 < target < 1, lam > 0, blocks_l1 >= 0, temperature > 0; got target {target!r}, lam {lam!r}, "
+                f"blocks_l1 {blocks_l1!r}, temperature {temperature!r}"
+            )
         self._model, self._target, self._lam, self._l1 = model, target, lam, blocks_l1
         network = traced(model, example)
         groups = [g for g in channel_groups(network) if g.removable and g.inner]

@@ -4,14 +4,14 @@
     penalty     gamma sum log(1 + mu^2 / sigma^2) + beta log(sum_l BOP_l)
     BOP_l       (inputs kept) (outputs kept) (kernel size) (output positions) b_weight b_activation
 
-    pruner = DJPQ(model, batch, gamma=1e-3, beta=0.5)
+    pruner = DJPQ(model, batch, gamma=1e-3, beta=0.5, generator=torch.Generator().manual_seed(0))
     ...(loss + pruner.penalty()).backward()...
     bops = pruner.bops(); model = pruner.finish()
 
 Reference for the idea: Wang, Lu & Blankevoort, ECCV 2020; the formulas are this project's reading of it. Theory:
-theory_notes/training.md. BOPs count every linear and convolution layer, first and last included. What `finish`
-returns has the quantised weights and the gates inside them; activation quantisers are left out, as `verify` has no
-rounding.
+theory_notes/training.md. Checkpoint: gates and quantisers are in the model's state_dict. BOPs count every linear and
+convolution layer, first and last included. What `finish` returns has the quantised weights and the gates inside them;
+activation quantisers are left out, as `verify` has no rounding.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from provable.channels import ChannelGroup, channel_groups
 from provable.cost import flops_by_node
-from provable.errors import ScheduleError, TrainingError
+from provable.errors import GroupingError, ScheduleError, TrainingError
 from provable.training.masks import Layer, layers_of
 from provable.training.quantiser import LearnedQuantiser
 from provable.training.result import traced
@@ -153,6 +153,11 @@ class DJPQ:
             if group.removable and group.inner:
                 self.gates[group.name] = ChannelGate(len(group.slots), threshold, generator).to(batch.device)
                 readers.update(_readers(network, group))
+        if not self.gates:
+            raise GroupingError(
+                "no group of channels lives inside one branch of the network, so there is nothing to put a gate on; "
+                "take LearnedQuantiser for bits alone"
+            )
         self._writes = {
             _module(network, g.producers[0]): g.name for g in channel_groups(network) if g.name in self.gates
         }

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from provable.errors import ScheduleError, TargetError
 from provable.training.masks import attach, bake, dense_weight, exactly_top, layers_of
+from provable.training.serve import clock
 
 
 class FeedbackMask(nn.Module):
@@ -129,5 +130,10 @@ class DPF:
         return {"time": self._time, "reached": self._reached}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Continue where `state_dict` was taken."""
-        self._time, self._reached = int(state["time"]), float(state["reached"])
+        """Continue where `state_dict` was taken.
+
+        Raises:
+            TrainingError: the state of something else.
+        """
+        time, self._reached = clock("DPF", state, "time", "reached")
+        self._time = int(time)

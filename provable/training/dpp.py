@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from provable.errors import ScheduleError, TargetError
 from provable.training.masks import Layer, attach, bake, exactly_top, layers_of
+from provable.training.serve import clock
 
 HOT, COLD, SCALE = 1.0, 0.1, 5.0  # temperature: SCALE * (HOT falling linearly to COLD)
 SPREAD = 0.5  # standard deviation of the logits at the start
@@ -144,8 +145,12 @@ class DPP:
         return {"time": self._time}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue where `state_dict` was taken."""
-        self._time = state["time"]
+        """Continue where `state_dict` was taken.
+
+        Raises:
+            TrainingError: the state of something else.
+        """
+        self._time = int(*clock("DPP", state, "time"))
         self._cool()
 
     def _cool(self) -> None:

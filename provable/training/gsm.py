@@ -14,7 +14,7 @@ Reference: Ding et al., Global Sparse Momentum SGD, NeurIPS 2019. Theory: theory
 Parameters with fewer than two axes are not ranked and follow the objective. Not claimed: anything about accuracy.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class GSM(Optimizer):
             TrainingError: a closure, or a gradient that is sparse or not finite.
         """
         refuse_closure(self, closure)
-        gradients = {p: dense_gradient(self, str(tuple(p.shape)), p) for p in self._all()}
+        gradients = {p: dense_gradient(self, name, p) for name, p in self._named()}
         masks = self._chosen([_metric(p, gradients[p]) for p in self._matrices()])
         for group in self.param_groups:
             for p in group["params"]:
@@ -114,6 +114,12 @@ class GSM(Optimizer):
 
     def _all(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
+
+    def _named(self) -> Iterator[tuple[str, Tensor]]:
+        """Names where the caller gave any, for messages; else the place in the parameter groups."""
+        for i, group in enumerate(self.param_groups):
+            places = [f"parameter {j} of group {i}" for j in range(len(group["params"]))]
+            yield from zip(group.get("param_names", places), group["params"], strict=True)
 
     def _matrices(self) -> list[Tensor]:
         return [p for p in self._all() if _ranked(p)]

@@ -5,7 +5,7 @@
                      rho grows, and U shrinks with it (it is the multiplier divided by rho)
     Pi_S             per kernel the pattern of 4 entries that keeps most of its norm; then the kernels of largest norm
 
-    model = prune_privately(model, Synthetic((1, 28, 28), 0.0, 1.0), input_range=(0.0, 1.0))   # the designer, no data
+    model, residuals = prune_privately(model, Synthetic((1, 28, 28), 0.0, 1.0), input_range=(0.0, 1.0))   # no data
     fix_zeros(model); ...the client's own loop, on private data...; release_zeros(model)
 
 Reference for the idea: Gong et al., 2020; formulas are this project's reading of it. Theory: theory_notes/training.md.
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from provable.errors import SyntheticError, TargetError
+from provable.progress import Progress, Silent
 from provable.training.masks import exactly_top
 
 ENTRIES = 4  # of a pattern: the centre and three neighbours
@@ -106,6 +107,7 @@ def prune_privately(
     count: int = 128,
     iterations: int = 20,
     lr: float = 1e-3,
+    progress: Progress | None = None,
 ) -> tuple[nn.Module, tuple[Residuals, ...]]:
     """A pruned copy of the model, made without any data of its owner.
 
@@ -116,6 +118,7 @@ def prune_privately(
         connectivity: share of the kernels of every layer that stay.
         layers: names; default all convolutions with 3x3 kernels and one group.
         count, iterations, lr: synthetic inputs, Adam steps per value of rho, and their rate.
+        progress: is told of every layer.
 
     Raises:
         SyntheticError: the synthetic inputs have another range, or a shape that the model cannot read.
@@ -129,13 +132,15 @@ def prune_privately(
     teacher, student = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
     names = _three_by_three(student, layers)
     inputs = synthetic.inputs(count).to(next(model.parameters()))
-    residuals = []
+    residuals, told = [], progress or Silent()
+    told.stage("layers", len(names))
     for name in names:
         wanted = _at(teacher, name, inputs)[1]
         seen = _at(student, name, inputs)[0]
         layer = student.get_submodule(name)
         if isinstance(layer, nn.Conv2d):
             residuals.append(Residuals(name, _admm(layer, seen, wanted, connectivity, iterations, lr)))
+        told.step(name)
     return student.train(model.training), tuple(residuals)
 
 

@@ -22,6 +22,19 @@ def refuse_closure(optimizer: Optimizer, closure: Callable[[], float] | None) ->
         )
 
 
+def clock(method: str, state: Mapping[str, Any], *names: str) -> tuple[float, ...]:
+    """The numbers of a method's own state_dict, in the order of the names.
+
+    Raises:
+        TrainingError: it is the state of something else.
+    """
+    if set(state) != set(names) or not all(isinstance(state[n], int | float) and state[n] >= 0 for n in names):
+        raise TrainingError(
+            f"this is not a state of {method}: it needs {', '.join(names)}, and was given {dict(state)!r}"
+        )
+    return tuple(state[name] for name in names)
+
+
 def check_options(group: Mapping[str, Any], *names: str) -> None:
     """Options are finite and not negative; momentum is below 1.
 

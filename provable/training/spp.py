@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from provable.errors import ScheduleError, TargetError
 from provable.training.masks import Layer, attach, bake, dense_weight, layers_of
+from provable.training.serve import clock
 
 KINDS = ("column", "row", "channel")
 
@@ -169,8 +170,12 @@ class SPP:
         return {"time": self._time}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue where `state_dict` was taken."""
-        self._time = state["time"]
+        """Continue where `state_dict` was taken.
+
+        Raises:
+            TrainingError: the state of something else.
+        """
+        self._time = int(*clock("SPP", state, "time"))
 
 
 def increments(ranks: NDArray[np.int64], remaining: int, step: float = 0.05, knee: float = 0.25) -> NDArray[np.float64]:

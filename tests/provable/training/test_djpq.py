@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from provable.cost import flops_by_node
-from provable.errors import ScheduleError, TrainingError
+from provable.errors import GroupingError, ScheduleError, TrainingError
 from provable.training import DJPQ, LearnedQuantiser, remove_idle
 
 
@@ -126,7 +126,21 @@ def test_state_dicts_carry_gates_and_quantisers() -> None:
         assert torch.equal(one.eval()(BATCH), two.eval()(BATCH))
 
 
+class Stream(nn.Module):
+    """The only channels that may leave are written by two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(64, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return self.head((x + self.second(x)).flatten(1))
+
+
 def test_impossible_requests_are_refused() -> None:
+    with pytest.raises(GroupingError, match="nothing to put a gate on"):
+        pruner_of(Stream())
     with pytest.raises(TrainingError, match="gamma, beta"):
         pruner_of(network(), beta=-1.0)
     with pytest.raises(TrainingError, match="bits >= 2"):

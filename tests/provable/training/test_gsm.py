@@ -124,3 +124,7 @@ def test_what_cannot_be_served_is_refused() -> None:
         GSM(model.parameters(), lr=0.1, nonzero_ratio=0.1, momentum=1.0)
     with pytest.raises(TrainingError, match="closure"):
         GSM(model.parameters(), lr=0.1, nonzero_ratio=0.1).step(lambda: 0.0)
+    model[2].weight.grad = torch.full_like(model[2].weight, float("inf"))
+    for parameters, place in ((model.named_parameters(), r"2\.weight"), (model.parameters(), "parameter 2 of group 0")):
+        with pytest.raises(TrainingError, match=f"gradient of '{place}' is not finite"):
+            GSM(parameters, lr=0.1, nonzero_ratio=0.1).step()

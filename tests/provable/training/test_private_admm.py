@@ -21,6 +21,17 @@ def network(seed: int = 0) -> nn.Sequential:
         )
 
 
+class Listener:
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def stage(self, name: str, steps: int) -> None:
+        self.heard += [name, steps]
+
+    def step(self, what: str) -> None:
+        self.heard.append(what)
+
+
 SYNTHETIC = Synthetic((1, 4, 4), 0.0, 1.0)
 
 
@@ -49,7 +60,7 @@ def test_the_library_is_every_pattern_once() -> None:
 def test_no_argument_can_carry_data() -> None:
     parameters = inspect.signature(prune_privately).parameters
     assert list(parameters) == [
-        "model", "synthetic", "input_range", "connectivity", "layers", "count", "iterations", "lr",
+        "model", "synthetic", "input_range", "connectivity", "layers", "count", "iterations", "lr", "progress",
     ]  # fmt: skip
     assert parameters["synthetic"].annotation is Synthetic
     with pytest.raises(TypeError):
@@ -65,7 +76,9 @@ def test_synthetic_inputs_have_the_range_and_levels_they_say() -> None:
 def test_it_converges_to_the_structure_and_retraining_keeps_it() -> None:
     model = network()
     before = [p.detach().clone() for p in model.parameters()]
-    pruned, residuals = prune_privately(model, SYNTHETIC, input_range=(0.0, 1.0), lr=5e-3)
+    told = Listener()
+    pruned, residuals = prune_privately(model, SYNTHETIC, input_range=(0.0, 1.0), lr=5e-3, progress=told)
+    assert told.heard == ["layers", 2, "0", "2"]
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
     assert [r.layer for r in residuals] == ["0", "2"]
     assert all(r.primal[-1] < 0.02 and r.primal[-1] < 0.1 * r.primal[0] for r in residuals)

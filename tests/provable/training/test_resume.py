@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from provable.errors import TrainingError
 from provable.training import DJPQ, DPF, DPP, SPP, Adaptive, ResidualGate
 
 IMAGES = torch.randn(48, 1, 4, 4, generator=torch.Generator().manual_seed(7))
@@ -108,6 +109,16 @@ def test_a_checkpoint_says_which_blocks_are_closed() -> None:
     gate.update()
     second.load(first.saved())
     assert torch.equal(answers(second.model), answers(first.model))
+
+
+@pytest.mark.parametrize("name", ["dpf", "dpp weights", "spp"])
+@pytest.mark.parametrize("state", [{}, {"time": -1}, {"time": 3, "reached": 0.5, "masks": 1}, {"time": "late"}])
+def test_the_state_of_something_else_is_refused(name: str, state: dict[str, Any]) -> None:
+    method = run_of(name, 0).method
+    before = method.state_dict()
+    with pytest.raises(TrainingError, match="is not a state of"):
+        method.load_state_dict(state)
+    assert method.state_dict() == before
 
 
 def answers(model: nn.Module) -> Tensor:
