@@ -534,9 +534,11 @@ def main() -> int:
     torch.set_num_threads(1)
     task, screen = task_of(options), Console(width=200)
     began, rows, failed = time.process_time(), list[Row](), list[str]()
-    for name in track(options.only, description="systems", console=Console(stderr=True)):
+    told = Console(stderr=True, highlight=False)
+    for name in track(options.only, description="systems", console=told):
         try:
             rows.append(judged(name, task))
+            told.print(f"{name}: {rows[-1].outcome.claim}; {rows[-1].seconds:.0f} s", soft_wrap=True)
         except ScheduleError as error:
             failed.append(f"{name}: no result, {error}")
     screen.print(table(rows, task))
