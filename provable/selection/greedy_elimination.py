@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg.lapack import dpotrf, dpotri
 
 from provable.compensation.least_squares import SMALLEST_RIDGE
 from provable.compensation.moments import Matrix, Regression
@@ -110,8 +110,9 @@ def eliminate(views: Sequence[View], *, down_to: int = 0, ridge: float = SMALLES
 class _Side:
     """One consumer's inverse H and solution S, downdated in place.
 
-    H is held as `inverse` - `columns` `gains`: downdates are collected and applied `PENDING` coordinates at a time, by
-    one matrix product instead of many passes over a large matrix. Diagonal blocks and S are always up to date.
+    H is held as `inverse` - `columns` `gains` and S as `solution` - `gains`^T `gone`: downdates are collected and
+    applied `PENDING` coordinates at a time, by one matrix product each instead of many passes over large matrices. The
+    diagonal blocks H_tt and the products S_t S_t^T are always up to date.
     """
 
     def __init__(self, view: View, ridge: float) -> None:
@@ -123,57 +124,66 @@ class _Side:
         self.loss = view.scale * max(view.regression.total - float(np.einsum("dn,dn->", cross, self.solution)), 0.0)
         self.live = np.ones(len(covariance), dtype=bool)
         self.diagonal = self.inverse[self.blocks[:, :, None], self.blocks[:, None, :]]  # (channels, size, size)
-        self.columns: list[Matrix] = []
-        self.gains: list[Matrix] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing is collected."""
+        room = PENDING + self.blocks.shape[1]
+        self.collected = 0
+        self.columns, self.gains = np.empty((len(self.inverse), room)), np.empty((room, len(self.inverse)))
+        self.gone = np.empty((room, self.solution.shape[1]))
+        inside = self.solution[self.blocks]  # (channels, size, n)
+        self.energy = inside @ inside.transpose(0, 2, 1)  # (channels, size, size)
 
     def costs(self, alive: list[int]) -> Matrix:
         """Rise of the loss for each channel in `alive`."""
-        solution = self.solution[self.blocks[alive]]  # (alive, size, n)
-        energy = solution @ solution.transpose(0, 2, 1)  # (alive, size, size)
-        rise: Matrix = np.trace(np.linalg.solve(self.diagonal[alive], energy), axis1=1, axis2=2)
+        rise: Matrix = np.trace(np.linalg.solve(self.diagonal[alive], self.energy[alive]), axis1=1, axis2=2)
         return self.scale * rise
 
     def remove(self, channel: int) -> None:
         """Downdate to the set without `channel`."""
-        t = self.blocks[channel]
-        column = self.inverse[:, t]  # (d, size)
-        if self.columns:
-            column = column - np.hstack(self.columns) @ np.vstack([gain[:, t] for gain in self.gains])
+        t, k = self.blocks[channel], self.collected
+        earlier = self.gains[:k, t]  # (collected, size)
+        column = self.inverse[t].T - self.columns[:, :k] @ earlier  # (d, size)
         gain = np.linalg.solve(column[t], column.T)  # (size, d)
-        self.solution -= gain.T @ self.solution[t]
-        self.diagonal -= column[self.blocks] @ gain[:, self.blocks].transpose(1, 0, 2)
-        self.columns.append(column)
-        self.gains.append(gain)
+        gone = self.solution[t] - earlier.T @ self.gone[:k]  # (size, n): S_t
+        shared = self.solution @ gone.T - self.gains[:k].T @ (self.gone[:k] @ gone.T)  # (d, size): S S_t^T
+        own = gain[:, self.blocks].transpose(1, 0, 2)  # (channels, size, size)
+        mixed = shared[self.blocks] @ own
+        self.energy += own.transpose(0, 2, 1) @ (gone @ gone.T) @ own - mixed - mixed.transpose(0, 2, 1)
+        self.diagonal -= column[self.blocks] @ own
+        self.collected = k + len(t)
+        self.columns[:, k : self.collected], self.gains[k : self.collected] = column, gain
+        self.gone[k : self.collected] = gone
         self.live[t] = False
-        halved = 2 * int(self.live.sum()) < len(self.live)
-        if halved or len(self.columns) * len(t) >= PENDING:
-            self._settle()
+        halved = 0 < 2 * int(self.live.sum()) < len(self.live)
+        if halved or self.collected >= PENDING:
+            self._settle(halved)
+
+    def _settle(self, halved: bool) -> None:
+        """Apply the collected downdates; drop the rows and columns that removal has emptied once they are half."""
+        k = self.collected
+        self.inverse -= self.columns[:, :k] @ self.gains[:k]
+        self.solution -= self.gains[:k].T @ self.gone[:k]
         if halved:
-            self._compact()
-
-    def _settle(self) -> None:
-        """Apply the collected downdates."""
-        self.inverse -= np.hstack(self.columns) @ np.vstack(self.gains)
-        self.columns, self.gains = [], []
-
-    def _compact(self) -> None:
-        """Drop the rows and columns that removal has emptied."""
-        where = np.flatnonzero(self.live)
-        self.inverse, self.solution = self.inverse[np.ix_(where, where)], self.solution[where]
-        self.blocks = (np.cumsum(self.live) - 1)[self.blocks]  # entries of removed channels are never read
-        self.live = np.ones(len(where), dtype=bool)
+            where = np.flatnonzero(self.live)
+            self.inverse, self.solution = self.inverse[np.ix_(where, where)], self.solution[where]
+            self.blocks = np.maximum(np.cumsum(self.live) - 1, 0)[self.blocks]  # of removed channels: never read again
+            self.live = np.ones(len(where), dtype=bool)
+        self._begin()
 
 
 def _inverse(covariance: Matrix, ridge: float) -> Matrix:
-    identity = np.eye(len(covariance))
     mean = float(np.trace(covariance)) / max(len(covariance), 1) or 1.0
+    if not len(covariance):
+        return np.zeros((0, 0))
     while True:
-        try:
-            factor = cho_factor(covariance + ridge * mean * identity, lower=True)
-            inverse: Matrix = cho_solve(factor, identity)
-            return inverse
-        except LinAlgError:
-            ridge *= 10.0
+        factor, failed = dpotrf(covariance + ridge * mean * np.eye(len(covariance)), lower=1, clean=0)
+        if not failed:
+            half: Matrix = np.tril(dpotri(factor, lower=1, overwrite_c=1)[0])
+            half += np.tril(half, -1).T
+            return half
+        ridge *= 10.0
 
 
 def _in_row_space(cross: Matrix) -> Matrix:

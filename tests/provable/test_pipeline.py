@@ -196,7 +196,7 @@ def test_stages_are_announced(sketch) -> None:
 @pytest.mark.parametrize(
     ("change", "kind", "words"),
     [
-        ({"recipe": "best"}, InputError, "unknown recipe 'best'; known: greedy"),
+        ({"recipe": "magic"}, InputError, "unknown recipe 'magic'; known: greedy"),
         ({"compensation": "magic"}, InputError, "unknown compensation"),
         ({"scope": "some"}, InputError, "unknown scope"),
         ({"floor": 0}, InputError, "floor"),
