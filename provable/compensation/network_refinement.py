@@ -188,15 +188,13 @@ def refine_network(
     moving = _moving(compact, module, streams)
     adam = Adam.at(tuple(moving.values()), _root_mean_squares(tuple(moving.values())))
 
-    def error(images: Tensor, wanted: Mapping[str, Tensor], chosen: Tensor) -> Tensor:
-        found = module.values(_fast(images[chosen]), streams)
-        parts = [(found[name] - wanted[name][chosen].float()).square().mean() * weights[name] for name in streams]
-        return torch.stack(parts).mean()
-
     @torch.no_grad()
     def judge() -> float:
-        pieces = torch.split(torch.arange(len(judged)), CHUNK)
-        total = sum(float(error(inputs[judged], judges, piece).double()) * len(piece) for piece in pieces)
+        total = 0.0
+        for piece in torch.split(torch.arange(len(judged)), CHUNK):
+            found = module.values(_fast(inputs[judged[piece]]), streams)
+            parts = [(found[name] - judges[name][piece]).square().mean() * weights[name] for name in streams]
+            total += float(torch.stack(parts).mean().double()) * len(piece)
         return total / len(judged)
 
     known = checkpoints.descent() if checkpoints else None
@@ -207,8 +205,12 @@ def refine_network(
         before, smallest, begin = known.before, known.smallest, known.step
         best = _restored(known, moving, adam)
     for step, batch in list(enumerate(batches))[begin:]:
-        loss = error(views[turns[step]], aims[turns[step]], batch)
-        gradients = torch.autograd.grad(loss, adam.parameters, allow_unused=True, materialize_grads=True)
+        found = module.values(_fast(views[turns[step]][batch]), streams)
+        slopes = _slopes(found, aims[turns[step]], batch, weights)
+        gradients = torch.autograd.grad(
+            [found[name] for name in slopes], adam.parameters, list(slopes.values()),
+            allow_unused=True, materialize_grads=True,
+        )  # fmt: skip
         adam.step(gradients, half_cosine(schedule.rate, step, schedule.steps))
         if (step + 1) % max(1, schedule.steps // schedule.checks) == 0 or step + 1 == schedule.steps:
             now = judge()
@@ -218,6 +220,18 @@ def refine_network(
                 checkpoints.keep_descent(_descent(step + 1, before, smallest, moving, best, adam))
     arrays = {key: np.ascontiguousarray(v.numpy()).astype(compact.parameters[key].dtype) for key, v in best.items()}
     return NetworkRefined(compact.with_parameters(arrays), before, smallest, tuple(streams), len(judged))
+
+
+@torch.no_grad()
+def _slopes(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], chosen: Tensor, weights: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """The objective's derivatives by the streams; taken by hand, its value is not needed in a step."""
+    return {
+        name: (value - wanted[name][chosen]).mul_(2.0 * weights[name] / (value.numel() * len(found)))
+        for name, value in found.items()
+        if value.requires_grad
+    }
 
 
 def _affordable(network: Network, streams: Sequence[str], samples: int) -> tuple[str, ...]:
