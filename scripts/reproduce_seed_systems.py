@@ -311,7 +311,7 @@ def adaptive(task: Task) -> Outcome:
         f"{left:.0%} of the parameters at {np.mean(gains):+.2%} accuracy, the mean of "
         f"{', '.join(f'{gain:+.2%}' for gain in gains)}; blocks gone {', '.join(str(r.blocks) for r in runs)} of 3, "
         f"channels kept at first {', '.join(map(str, runs[0].counts))}; the whole network trained on as long: "
-        f"{longer(task, 'gated', steps + more):+.2%}"
+        f"{longer(task, 'gated', task.steps(3000)):+.2%}"
     )
     holds = left <= 0.5 and -float(np.mean(gains)) <= noise(start)
     return Outcome(start, start.network, runs[0].compact, None, seen(start), f"{more} steps", claim, holds)
