@@ -40,10 +40,11 @@ class Run:
 
     def train(self, steps: range) -> None:
         """A user's own loop."""
+        images = IMAGES.to(next(self.model.parameters()).device)
         for step in steps:
             rows = slice(8 * (step % 6), 8 * (step % 6) + 8)
             self.optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(self.model(IMAGES[rows]), IMAGES[rows, 0, 0, :3].argmax(1))
+            loss = nn.functional.cross_entropy(self.model(images[rows]), images[rows, 0, 0, :3].argmax(1))
             penalty = getattr(self.method, "penalty", lambda: torch.zeros(()))
             (loss + penalty()).backward()
             self.optimizer.step()
@@ -71,18 +72,24 @@ class Run:
             self.method.load_state_dict(state["method"])
 
 
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 METHODS: dict[str, Callable[[nn.Module, torch.Generator], Any]] = {
     "dpf": lambda model, _: DPF(model, sparsity=0.6, steps=8, period=2),
     "dpp weights": lambda model, g: DPP(model, 3, "weight", 12, generator=g),
     "dpp filters": lambda model, g: DPP(model, 0.5, "filter", 12, generator=g),
     "spp": lambda model, g: SPP(model, 0.5, 60, period=2, step=0.3, generator=g, kind="row"),
-    "djpq": lambda model, g: DJPQ(model, IMAGES, gamma=1e-3, beta=0.1, generator=g),
-    "adaptive": lambda model, _: Adaptive(model, IMAGES[:1], 0.5, blocks_l1=0.05),
+    "djpq": lambda model, g: DJPQ(model, near(model), gamma=1e-3, beta=0.1, generator=g),
+    "adaptive": lambda model, _: Adaptive(model, near(model)[:1], 0.5, blocks_l1=0.05),
 }
 
 
-def run_of(name: str, seed: int) -> Run:
-    model, generator = network(seed), torch.Generator().manual_seed(seed)
+def near(model: nn.Module) -> Tensor:
+    """The images, where the model is."""
+    return IMAGES.to(next(model.parameters()).device)
+
+
+def run_of(name: str, seed: int, device: str = "cpu") -> Run:
+    model, generator = network(seed).to(device), torch.Generator().manual_seed(seed)
     method = METHODS[name](model, generator)
     return Run(model, method, torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), generator)
 
@@ -98,6 +105,16 @@ def test_a_resumed_run_ends_in_the_same_bits(name: str) -> None:
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], value) for key, value in expected.items())
     assert torch.equal(answers(second.model), answers(straight.model))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
+def test_everything_stays_where_the_model_is(name: str, device: str) -> None:
+    run = run_of(name, 0, device)
+    run.train(range(4))
+    held = [*run.model.parameters(), *run.model.buffers()]
+    assert {tensor.device.type for tensor in held} == {device}
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in held)
 
 
 def test_a_checkpoint_says_which_blocks_are_closed() -> None:
