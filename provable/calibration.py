@@ -80,6 +80,45 @@ def _checked(network: Network, tensor: Tensor, index: int) -> Tensor:
     return single
 
 
+LOOKED_AT = 256
+"""Inputs behind `directions`, evenly spaced."""
+
+
+def directions(inputs: Tensor) -> tuple[int, int]:
+    """(directions in which the inputs vary, directions in which as many independent ones could).
+
+    The rank of the centred inputs, to single precision: of at most `LOOKED_AT` of them, so the second number is at most
+    `LOOKED_AT` - 1, and at most the inputs' dimension.
+    """
+    some = inputs[:: -(-len(inputs) // LOOKED_AT)].flatten(1)
+    centred = some - some.mean(0)
+    values = torch.linalg.eigvalsh((centred @ centred.T).double())
+    noise = 1e-6 * float(values[-1]) + (1e-6 * float(some.abs().max())) ** 2 * some.numel()
+    return int((values > noise).sum()), min(len(some) - 1, some[0].numel())
+
+
+def doubts(rows: Sequence[str], inputs: Tensor) -> tuple[str, ...]:
+    """What speaks against taking the calibration inputs for independent draws.
+
+    Args:
+        rows: a hash of every input.
+        inputs: (samples, *input_shape).
+    """
+    said, distinct = list[str](), len(set(rows))
+    if distinct < len(rows):
+        said.append(
+            f"only {distinct} of the {len(rows)} calibration inputs are distinct: losses on them, held out or not, and "
+            "promises that assume independent inputs say less than they seem to"
+        )
+    rank, possible = directions(inputs)
+    if 2 * rank < possible:
+        said.append(
+            f"the calibration inputs vary in {rank} directions only (rank {rank}, where independent ones could have "
+            f"{possible}): layers are fitted on what these inputs show, and on nothing else"
+        )
+    return tuple(said)
+
+
 def calibration_labels(labels: object, samples: int) -> NDArray[np.int64]:
     """Classes of the calibration inputs as (samples,) integers.
 

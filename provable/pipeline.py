@@ -19,7 +19,7 @@ from provable.allocation.budget import Allocation, Budget, budget_of
 from provable.allocation.widths import Floor, allowed_widths
 from provable.budgets import BUDGETS
 from provable.budgets.problem import Problem
-from provable.calibration import as_batches, calibration_inputs, calibration_labels, first_input
+from provable.calibration import as_batches, calibration_inputs, calibration_labels, doubts, first_input
 from provable.channels import ChannelGroup, channel_groups
 from provable.compensation.batch_norm import reestimated
 from provable.compensation.minimax import Minimax
@@ -194,18 +194,12 @@ def _compress(
         calibration_rows=statistics.rows,
         seconds=clock.seconds,
         state_dict=state,
-        notes=(*notes, *refined, *_doubts(statistics), *([journal.said] if journal and journal.said else [])),
-    )
-
-
-def _doubts(statistics: Statistics) -> tuple[str, ...]:
-    """What speaks against taking the calibration inputs for independent draws."""
-    distinct = len(set(statistics.rows))
-    if distinct == statistics.samples:
-        return ()
-    return (
-        f"only {distinct} of the {statistics.samples} calibration inputs are distinct: losses on them, held out or "
-        "not, and promises that assume independent inputs say less than they seem to",
+        notes=(
+            *notes,
+            *refined,
+            *doubts(statistics.rows, inputs),
+            *([journal.said] if journal and journal.said else []),
+        ),
     )
 
 

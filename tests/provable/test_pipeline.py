@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from provable.calibration import LOOKED_AT, directions
 from provable.cost import count_flops, count_parameters
 from provable.errors import BudgetError, CalibrationError, GroupingError, InputError
 from provable.pipeline import compress
@@ -175,6 +176,21 @@ def test_repeated_calibration_inputs_are_noticed(sketch) -> None:
     result = compress(network, constant, keep={"channels": 0.6})
     assert any("only 1 of the 20 calibration inputs are distinct" in note for note in result.notes)
     assert "distinct" in result.table()
+    assert any("vary in 0 directions only (rank 0, where independent ones could have 5)" in n for n in result.notes)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 500), count=st.integers(1, 600), dimension=st.integers(1, 20), rank=st.integers(0, 20))
+def test_the_rank_of_the_calibration_inputs(seed: int, count: int, dimension: int, rank: int) -> None:
+    random = np.random.default_rng(seed)
+    rank = min(rank, dimension)
+    basis = np.linalg.qr(random.normal(size=(dimension, dimension)))[0][:rank]
+    data = random.normal(size=(count, rank)) @ basis + random.normal(size=dimension)
+    looked_at = len(data[:: -(-count // LOOKED_AT)])
+    found, possible = directions(torch.from_numpy(data.astype(np.float32)))
+    assert possible == min(looked_at - 1, dimension)
+    assert found <= min(rank, looked_at - 1)
+    assert found == rank or looked_at < 3 * rank
 
 
 def test_stages_are_announced(sketch) -> None:
