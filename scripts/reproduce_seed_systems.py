@@ -377,7 +377,12 @@ def _coreset(task: Task, recipe: str) -> Outcome:
     start = task.start("mlp")
     result = smaller(start, {"weights": 0.3 if recipe == "sipp" else 0.6}, recipe)
     drop = lost(start, result.compact)
-    claim = f"{zeros(result.compact):.1%} of the weights are 0 at {-drop:+.2%} accuracy, nothing trained"
+    weights = [result.compact.parameters_of(n)["weight"] for n in result.compact if n.op == "linear"]
+    kept = ", ".join(f"{np.count_nonzero(w) / w.size:.0%}" for w in weights)
+    claim = (
+        f"{zeros(result.compact):.1%} of the weights are 0 at {-drop:+.2%} accuracy, nothing trained; of the "
+        f"layers that are left {kept} stays"
+    )
     return Outcome(start, start.network, result.compact, dict(result.channels), f"{IMAGES} unlabelled", "none", claim,
                    drop <= POINT)  # fmt: skip
 
