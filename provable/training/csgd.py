@@ -40,6 +40,7 @@ class CSGD(Optimizer):
 
     Raises:
         TrainingError: parameters without names, a plan that speaks of others, options out of range.
+        ScheduleError: nothing pulls the members of a cluster together.
     """
 
     def __init__(
@@ -70,6 +71,11 @@ class CSGD(Optimizer):
         if "param_names" not in group:
             raise TrainingError("CSGD needs names: pass model.named_parameters(), not model.parameters()")
         check_options(group, "lr", "strength", "momentum", "weight_decay")
+        pulled = [name for name in group["param_names"] if name in self._plan.collapses]
+        if pulled and group["strength"] + group["weight_decay"] == 0:
+            raise ScheduleError(
+                f"with strength and weight_decay 0 the filters of {pulled[0]!r} never become identical; give a strength"
+            )
         for name, p in zip(group["param_names"], group["params"], strict=True):
             collapse = self._plan.collapses.get(name)
             if collapse and p.shape[collapse.axis] != len(collapse.labels):

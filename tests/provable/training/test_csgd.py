@@ -185,6 +185,8 @@ def test_what_cannot_be_served_is_refused() -> None:
         CSGD(model.named_parameters(), plan, lr=0.1, strength=-1.0)
     with pytest.raises(TrainingError, match=r"rows for 'stem\.weight'"):
         CSGD([("stem.weight", nn.Parameter(torch.zeros(2, 1, 3, 3)))], plan, lr=0.1, strength=0.1)
+    with pytest.raises(ScheduleError, match="never become identical"):
+        CSGD(model.named_parameters(), plan, lr=0.1, strength=0.0, weight_decay=0.0)
     optimizer = CSGD(model.named_parameters(), plan, lr=0.1, strength=0.1)
     with pytest.raises(TrainingError, match="closure"):
         optimizer.step(lambda: 0.0)
