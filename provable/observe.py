@@ -97,11 +97,13 @@ def observe(
             found[reading.group] = _larger(found[reading.group], seen) if reading.group in found else seen
         consumers[name] = _statistics(network, node, targets[name], x, run)
         progress(name)
+    return Statistics(len(inputs), *fingerprints(inputs), consumers, found)
+
+
+def fingerprints(inputs: Tensor) -> tuple[str, tuple[str, ...]]:
+    """SHA-256 over the inputs' bits, in order, and of every input."""
     data = inputs.numpy()
-    return Statistics(
-        len(data), hashlib.sha256(data.astype("<f4", copy=False).tobytes()).hexdigest(),
-        tuple(row_hashes(data)), consumers, found,
-    )  # fmt: skip
+    return hashlib.sha256(data.astype("<f4", copy=False).tobytes()).hexdigest(), tuple(row_hashes(data))
 
 
 def _statistics(network: Network, node: Node, target: Target, x: Array, run: Run) -> ConsumerStatistics:

@@ -32,7 +32,7 @@ from provable.coresets.sparsify import SPARSIFIERS, sparsify, weight_share
 from provable.cost import Counts
 from provable.errors import GroupingError, InputError, StateError
 from provable.journal import Journal, Notes, run_key
-from provable.observe import Statistics, observe
+from provable.observe import Statistics, fingerprints, observe
 from provable.progress import Progress, Silent
 from provable.recipes import RECIPES, Recipe
 from provable.records import Compression, Cost
@@ -157,7 +157,8 @@ def _compress(
 ) -> Compression:
     groups = prunable(network, settings.scope)
     clock.lap("read")
-    statistics = _observe(network, inputs, groups, settings, told)
+    first = inputs[: STRATEGIES[settings.compensation].images]
+    statistics = _observe(network, first, groups, settings, told)
     clock.lap("observe")
     found = _look(settings.recipe, Inquiry(network, inputs, labels, tuple(groups), statistics, random))
     evidence = [evidence_of(network, statistics, group, found.get(group.name)) for group in groups]
@@ -165,7 +166,7 @@ def _compress(
     if journal is not None:
         journal.keep_allocation(allocation)
     clock.lap("allocate")
-    compensated, choices = _select(network, inputs, evidence, statistics, allocation, settings, random, told, journal)
+    compensated, choices = _select(network, first, evidence, statistics, allocation, settings, random, told, journal)
     clock.lap("select and compensate")
     surgery = shrink(compensated.network, compensated.kept)
     error = check_surgery(compensated.network, compensated.kept, surgery, inputs[:2].numpy())
@@ -174,8 +175,11 @@ def _compress(
     if STRATEGIES[settings.compensation].network:
         descent = _torch_generator(random)
         surgery, refined = refined_surgery(network, groups, surgery, inputs, NetworkSchedule(), descent, journal)
+        if len(first) < len(inputs):
+            refined = (*refined, f"channels and least squares, before it: from the first {len(first)} inputs")
         clock.lap("refine the network")
     state, notes = module_state(model, network, surgery)
+    digest, rows = fingerprints(inputs)
     return Compression(
         original=network,
         compact=surgery.compact,
@@ -189,15 +193,15 @@ def _compress(
         knob=allocation.knob,
         knob_meaning=allocation.meaning,
         surgery_error=error,
-        samples=statistics.samples,
-        calibration_digest=statistics.digest,
-        calibration_rows=statistics.rows,
+        samples=len(inputs),
+        calibration_digest=digest,
+        calibration_rows=rows,
         seconds=clock.seconds,
         state_dict=state,
         notes=(
             *notes,
             *refined,
-            *doubts(statistics.rows, inputs),
+            *doubts(rows, inputs),
             *([journal.said] if journal and journal.said else []),
         ),
     )

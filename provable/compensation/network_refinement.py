@@ -7,11 +7,12 @@ of an element of v_k,
     minimise  mean over k of  mean || u_k(theta) - v_k ||^2 / var_k        theta: weights and biases in front of them
 
 No labels, and no outputs: what is reproduced is what the layers read, not what the network decides. Every step goes
-through all layers, so a layer also answers for what later layers make of its error, which no block-local fit sees. A
-rate of r moves a tensor's entries by about r times their root mean square per step, so one rate serves layers of any
-scale. Part of the images is held out: the parameters with the smallest held-out objective are kept, the start included.
-Inputs (channels, height, width) are shown mirrored in half of the steps, towards the original's values of the mirrored
-input; they are judged as they came.
+through all layers, so a layer also answers for what later layers make of its error, which no block-local fit sees.
+Steps are Adam's in the eigenbases of the gradients' second moments (rotated_adam.py); a rate of r moves a tensor's
+entries by about r times their root mean square per step, so one rate serves layers of any scale. Part of the images is
+held out: the parameters with the smallest held-out objective are kept, the start included. Inputs (channels, height,
+width) are shown mirrored in half of the steps, towards the original's values of the mirrored input; they are judged as
+they came.
 
 Reference: feature distillation from few unlabelled images as in Wang & Wu 2023 (Practical network acceleration with
 tiny sets), there on the last stream alone. Theory: theory_notes/refinement.md. Not claimed: a global minimum, a bound
@@ -27,8 +28,9 @@ import torch
 from torch import Tensor
 
 from provable.channels import ChannelGroup
-from provable.compensation.adam import Adam, half_cosine
+from provable.compensation.adam import half_cosine
 from provable.compensation.minibatches import minibatches, split
+from provable.compensation.rotated_adam import RotatedAdam
 from provable.compensation.segment import TRAINABLE, segment_between
 from provable.compensation.target import ancestors, target_of
 from provable.surgery import Cut, Surgery
@@ -58,7 +60,7 @@ class NetworkSchedule:
 
     steps: int = 600
     batch: int = 16
-    rate: float = 1e-2
+    rate: float = 2e-2
     held_out: float = 0.0625
     checks: int = 4
     mirrored: bool = True
@@ -71,7 +73,7 @@ class Descent:
     Attributes:
         step: steps taken.
         before, smallest: held-out objective of the start, and the smallest so far.
-        tensors: "now.", "best.", "mean." and "square." followed by a parameter's key.
+        tensors: "now.", "best." and the names of the descent's own state, each followed by a parameter's key.
     """
 
     step: int
@@ -186,7 +188,7 @@ def refine_network(
     weights = {name: 1.0 / (_variance(aim) or 1.0) for name, aim in aims[0].items()}
     module = NetworkModule(compact)
     moving = _moving(compact, module, streams)
-    adam = Adam.at(tuple(moving.values()), _root_mean_squares(tuple(moving.values())))
+    adam = RotatedAdam(tuple(moving.values()), _root_mean_squares(tuple(moving.values())))
 
     @torch.no_grad()
     def judge() -> float:
@@ -294,23 +296,30 @@ def _copied(moving: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _descent(
-    step: int, before: float, smallest: float, moving: Mapping[str, Tensor], best: Mapping[str, Tensor], adam: Adam
+    step: int,
+    before: float,
+    smallest: float,
+    moving: Mapping[str, Tensor],
+    best: Mapping[str, Tensor],
+    adam: RotatedAdam,
 ) -> Descent:
-    kinds = {"now": moving, "best": best, "mean": _named(moving, adam.means), "square": _named(moving, adam.squares)}
-    tensors = {f"{kind}.{key}": v.detach() for kind, values in kinds.items() for key, v in values.items()}
+    tensors = {f"now.{key}": value.detach() for key, value in moving.items()}
+    tensors |= {f"best.{key}": value for key, value in best.items()}
+    tensors |= {f"{kind}.{key}": v for key, state in _states(moving, adam) for kind, v in state.items()}
     return Descent(step, before, smallest, tensors)
 
 
-def _named(moving: Mapping[str, Tensor], tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-    return dict(zip(moving, tensors, strict=True))
+def _states(moving: Mapping[str, Tensor], adam: RotatedAdam) -> list[tuple[str, Mapping[str, Tensor]]]:
+    return list(zip(moving, adam.states(), strict=True))
 
 
 @torch.no_grad()
-def _restored(known: Descent, moving: Mapping[str, Tensor], adam: Adam) -> dict[str, Tensor]:
+def _restored(known: Descent, moving: Mapping[str, Tensor], adam: RotatedAdam) -> dict[str, Tensor]:
     """Put everything back; returns the best parameters."""
     adam.steps = known.step
-    kinds = {"now": moving, "mean": _named(moving, adam.means), "square": _named(moving, adam.squares)}
-    for kind, values in kinds.items():
-        for key, value in values.items():
+    for key, value in moving.items():
+        value.copy_(known.tensors[f"now.{key}"])
+    for key, state in _states(moving, adam):
+        for kind, value in state.items():
             value.copy_(known.tensors[f"{kind}.{key}"])
     return {key: known.tensors[f"best.{key}"] for key in moving}

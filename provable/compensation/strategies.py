@@ -32,6 +32,8 @@ class Strategy:
         polish: "refine", "minimax" or nothing: what follows each fit.
         norms: whether batch-norm statistics are measured again.
         network: whether the compact network is refined as a whole at the end.
+        images: how many of the inputs statistics, choice and fits look at, the first ones; None: all. Where a descent
+            on all of them follows, they are only its start.
     """
 
     solver: Solver | None = fit_held_out
@@ -39,6 +41,7 @@ class Strategy:
     polish: str = ""
     norms: bool = False
     network: bool = False
+    images: int | None = None
 
 
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
@@ -46,7 +49,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
         "least_squares": Strategy(),
         "two_sided": Strategy(producers=True),
         "refine": Strategy(producers=True, polish="refine"),
-        "refine_network": Strategy(producers=True, network=True),
+        "refine_network": Strategy(producers=True, network=True, images=256),
         "near": Strategy(NearRidge()),
         "bounded": Strategy(Constrained(change=0.5)),
         "signs": Strategy(Constrained(signs=True)),

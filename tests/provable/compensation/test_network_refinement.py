@@ -157,3 +157,17 @@ def test_the_command_line_reports_it(sketch, monkeypatch) -> None:
     assert "the whole network was refined towards 2 values of the original" in notes[0]
     assert "refined" not in notes[1]  # nothing was removed, nothing moves
     assert result.compact.digest() == network.digest()
+
+
+def test_the_start_looks_at_the_first_inputs_and_the_record_names_all(sketch, monkeypatch) -> None:
+    monkeypatch.setattr(pipeline, "NetworkSchedule", lambda: SHORT)
+    network = residual(sketch)
+    inputs = inputs_of(network, 260)
+    found = compress(network, inputs, keep={"flops": 0.6}, compensation="refine_network")
+    start = compress(network, inputs[:256], keep={"flops": 0.6}, compensation="two_sided")
+    assert found.kept == start.kept
+    assert [layer.loss for layer in found.layers] == [layer.loss for layer in start.layers]
+    assert (found.samples, len(found.calibration_rows)) == (260, 260)
+    assert found.calibration_rows[:256] == start.calibration_rows
+    assert found.calibration_digest != start.calibration_digest
+    assert any("from the first 256 inputs" in note for note in found.notes)
