@@ -94,8 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     put(
         "--compensation",
         default="least_squares",
-        help="least_squares (default), two_sided, refine, refine_network, near, bounded, signs, norm, minimax, "
-        "batch_norm, none",
+        help="least_squares (default), two_sided, two_sweeps, refine, refine_network, near, bounded, signs, norm, "
+        "minimax, batch_norm, none",
     )
     put("--scope", default="inner", help="inner (default): ordinary hidden layers; all: residual streams, too")
     put(

@@ -105,10 +105,10 @@ def compress(
         labels: (samples,) classes of the calibration inputs, for recipes that differentiate the loss ("taylor"). No
             other recipe is shown them.
         compensation: "least_squares" refits the layers that read removed channels and the output layer;
-            "two_sided" also the layers that produce them; "refine" follows each block's fit with a few hundred
-            gradient steps towards the original block's output; "refine_network" ends with gradient steps on the whole
-            compact network towards the original's values; "none" leaves weights as they are. All of them:
-            provable.compensation.strategies.
+            "two_sided" also the layers that produce them, "two_sweeps" all of them twice; "refine" follows each
+            block's fit with a few hundred gradient steps towards the original block's output; "refine_network" ends
+            with gradient steps on the whole compact network towards the original's values; "none" leaves weights as
+            they are. All of them: provable.compensation.strategies.
         scope: "inner" prunes the channels of ordinary hidden layers; "all" residual streams and gated channels, too.
         floor: channels every group keeps at least: a number, a share of each group in (0, 1), or group -> number.
         round_to: kept widths are multiples of this number, or the whole group; groups no wider than it may
@@ -352,14 +352,16 @@ def _select(
     polish: Polish | None = Minimax(network) if strategy.polish == "minimax" else None
     if descent is not None:
         polish = Refiner(network, groups, Schedule(), descent)
-    return (
-        compensate(
-            network, inputs, groups, fixed=fixed, choose=choose, start=start, extra=extra,
-            solver=strategy.solver, polish=polish,
-            memory=Notes(journal, random, choices, polish, descent), progress=told.step,
-        ),
-        choices,
+    found = compensate(
+        network, inputs, groups, fixed=fixed, choose=choose, start=start, extra=extra, solver=strategy.solver,
+        polish=polish, memory=Notes(journal, random, choices, polish, descent), progress=told.step,
     )  # fmt: skip
+    for _ in range(strategy.sweeps - 1):
+        found = compensate(
+            network, inputs, groups, fixed=found.kept, choose=choose, start=found.network, settled=True, extra=extra,
+            solver=strategy.solver,
+        )  # fmt: skip
+    return found, choices
 
 
 def _torch_generator(random: np.random.Generator) -> torch.Generator:

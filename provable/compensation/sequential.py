@@ -120,7 +120,9 @@ class Polish(Protocol):
         """The network with better parameters at the site, `compact` brought up to date."""
 
 
-def sites(network: Network, groups: Sequence[ChannelGroup], extra: Iterable[str], fixed: Iterable[str]) -> list[Site]:
+def sites(
+    network: Network, groups: Sequence[ChannelGroup], extra: Iterable[str], fixed: Iterable[str], settled: bool = False
+) -> list[Site]:
     """Every node to refit, in network order.
 
     Args:
@@ -128,12 +130,13 @@ def sites(network: Network, groups: Sequence[ChannelGroup], extra: Iterable[str]
         groups: groups that lose channels.
         extra: further linear or conv nodes to refit.
         fixed: groups whose slots are chosen already.
+        settled: every operand of a residual sum may be aimed with, wherever it is computed.
     """
     read, chosen = readings(groups), set(fixed)
     names = [n.name for n in network if n.name in read or n.name in set(extra)]
     found = []
     for index, name in enumerate(names):
-        target = _reachable(network, target_of(network, name), set(names[index:]))
+        target = _reachable(network, target_of(network, name), set() if settled else set(names[index:]))
         here = tuple(g for g in groups if g.name not in chosen and g.consumers[0].node == name)
         found.append(Site(target, read.get(name, ()), here))
     return found
@@ -154,6 +157,7 @@ def compensate(
     fixed: Mapping[str, tuple[int, ...]],
     choose: Choose,
     start: Network | None = None,
+    settled: bool = False,
     extra: Iterable[str] = (),
     solver: Solver = fit_held_out,
     polish: Polish | None = None,
@@ -169,6 +173,8 @@ def compensate(
         fixed: group -> slots that stay, for groups chosen in advance (all with several consumers must be).
         choose: chooses the slots of every other group from its consumer's moments.
         start: the original with other weights (reweighted designs): what a ridge pulls towards. Default: the original.
+        settled: `start` has been compensated before: a second sweep, in which the other operand of every residual sum
+            counts, even if it is computed behind the site.
         extra: further nodes to refit with all their coordinates.
         solver: fits each node.
         polish: what follows each site's least squares.
@@ -182,7 +188,7 @@ def compensate(
     layers = [step.layer for step in done]
     for layer in layers:
         progress(layer.node)
-    work = sites(network, groups, extra, fixed)[len(done) :]
+    work = sites(network, groups, extra, fixed, settled)[len(done) :]
     original, compact = _runs(network, current, inputs, work, polish)
     for site in work:
         before = current

@@ -2,6 +2,7 @@
 
 least_squares   closed form, ridge by held-out loss
 two_sided       the producers' weights as well
+two_sweeps      two-sided, and then the same again with the channels and everything behind a layer as they are now
 refine          two-sided, then gradient steps on each block
 refine_network  two-sided, then gradient steps on the whole compact network
 near            least squares with the largest ridge that costs little: weights stay close, proofs profit
@@ -34,6 +35,7 @@ class Strategy:
         network: whether the compact network is refined as a whole at the end.
         images: how many of the inputs statistics, choice and fits look at, the first ones; None: all. Where a descent
             on all of them follows, they are only its start.
+        sweeps: how often all layers are fitted.
     """
 
     solver: Solver | None = fit_held_out
@@ -42,12 +44,14 @@ class Strategy:
     norms: bool = False
     network: bool = False
     images: int | None = None
+    sweeps: int = 1
 
 
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     {
         "least_squares": Strategy(),
         "two_sided": Strategy(producers=True),
+        "two_sweeps": Strategy(producers=True, sweeps=2),
         "refine": Strategy(producers=True, polish="refine"),
         "refine_network": Strategy(producers=True, network=True, images=256),
         "near": Strategy(NearRidge()),

@@ -158,6 +158,24 @@ def test_two_branches_into_one_sum_the_last_one_repairs(sketch) -> None:
     assert [(site.target.consumer, site.target.sum is not None) for site in work] == [(left, False), (right, True)]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_second_sweep_lowers_the_error_of_a_sum_whose_operands_were_fitted_in_turn(sketch, seed: int) -> None:
+    s = sketch((4,), seed=seed, dtype="float32")
+    left = s.linear(s.add("relu", s.linear("x", 6)), 5)
+    right = s.linear(s.add("relu", s.linear("x", 6)), 5)
+    end = s.add("add", left, right)
+    network = s.network(s.linear(s.add("relu", end), 2))
+    data, groups = inputs_of(network, 200), prunable(network, "inner")
+    first = compensate(network, torch.from_numpy(data), groups, fixed={}, choose=keep_first(2))
+    second = compensate(
+        network, torch.from_numpy(data), groups, fixed=first.kept, choose=keep_first(2), start=first.network,
+        settled=True,
+    )  # fmt: skip
+    wanted, one, two = (evaluate_values(n, data, [end])[end] for n in (network, first.network, second.network))
+    assert second.kept == first.kept
+    assert ((two - wanted) ** 2).mean() < ((one - wanted) ** 2).mean()
+
+
 def test_dead_channels_leave_without_a_trace(sketch) -> None:
     s = sketch((4,), seed=2, dtype="float32")
     first = s.linear("x", 8)
