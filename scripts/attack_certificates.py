@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,15 @@ from verify.audit import Verdict, audit, check
 from verify.audit.check import AuditReport
 from verify.certificate.emit import emit_certificate
 from verify.certificate.record import Correspondence, sealed, show, tree_text
-from verify.network.evaluate import evaluate
+from verify.network.evaluate import evaluate, evaluate_values
 from verify.network.graph import Network, build
 from verify.network.write_onnx import write_onnx
 from verify.spec.box import Box
 from verify.spec.deviation import Leaf, Split, Tree
 
 RULES = ("pair_zonotope", "pair_backward", "pair_zonotope", "pair_backward", "separate")
+DEPTH = 3  # decisions above a leaf
+TRIES = 8  # random trees with decisions, of which the best becomes a base certificate
 KINDS = ("dense", "residual", "conv", "max_pool", "batch_norm", "average_pool", "shortcut")
 
 
@@ -241,32 +244,81 @@ def split_tree(box: Box, depth: int, rng: np.random.Generator) -> Tree:
     return grow(list(box.lower), list(box.upper), depth)
 
 
-def instance(kind: str, rng: np.random.Generator, folder: Path, rule: str = "pair_zonotope") -> Instance:
-    """A certified pair whose epsilon is exactly the bound that the auditor finds."""
+def undecided(networks: Sequence[Network], files: Sequence[Path], box: Box, rng: np.random.Generator) -> list[str]:
+    """Arguments of ReLUs that have both signs on the box, as decisions about them are written."""
+    points, found = box.sample(rng, 200).reshape(-1, *networks[0].input_shape), []
+    for letter, network, file in zip("zy", networks, files, strict=True):
+        program = check.read_network([file.read_bytes()])
+        names = [step.inputs[0] for step in program.steps if step.kind == "relu"]
+        for name, values in evaluate_values(network, points, names).items():
+            flat = values.reshape(len(points), -1)
+            both = np.flatnonzero((flat.min(axis=0) < 0) & (flat.max(axis=0) > 0))
+            found += [f"{letter}{check.position(replace(program, output=name))}/{i}" for i in both]
+    return found
+
+
+def decided_tree(decisions: Sequence[str], outputs: int, tree: Tree, rng: np.random.Generator) -> str:
+    """The text of a tree whose leaves become some of the decisions, with random multipliers."""
+
+    def grow(left: int, above: int) -> str:
+        if not left or (above and rng.random() < 0.2):
+            chosen = sorted({(int(o), int(k)) for o, k in rng.integers(0, [outputs, above], (2, 2))})
+            sizes = [f"{2 * rng.integers(1, 500) - 1}p-{rng.integers(8, 16)}" for _ in chosen]
+            return "." + ";".join(f"{_pick(rng, '+-')}{o}@{k}={m}" for (o, k), m in zip(chosen, sizes, strict=True))
+        return " ".join([_pick(rng, decisions), *(grow(left - 1, above + 1) for _ in range(2))])
+
+    return " ".join(grow(DEPTH, 0) if item == "." else item for item in tree_text(tree).split(" "))
+
+
+def instance(
+    kind: str, rng: np.random.Generator, folder: Path, rule: str = "pair_zonotope", decided: bool = False
+) -> Instance:
+    """A certified pair whose epsilon is exactly the bound that the auditor finds.
+
+    `decided`: on the parts of a tree with decisions and multipliers, the best of some random ones.
+    """
     original, compact, lift = pair(kind, rng)
-    size = int(np.prod(original.input_shape))
+    size, outputs = int(np.prod(original.input_shape)), int(np.prod(original.node(original.output).shape))
     box = Box.around(rng.normal(size=size).round(3), Fraction(int(rng.integers(1, 20)), 100))
     folder.mkdir(parents=True)
     files = {"original": folder / "original.onnx", "compact": folder / "compact.onnx"}
     write_onnx(original, files["original"])
     write_onnx(compact, files["compact"])
-    tree = split_tree(box, 3 if size < 10 else 2, rng)
+    tree = split_tree(box, 1 if decided else 3 if size < 10 else 2, rng)
     parameters = {"symbols": int(rng.choice([100000, 40, 8]))}
 
-    def judged(epsilon: Fraction) -> AuditReport:
+    def judged(text: str, epsilon: Fraction) -> AuditReport:
+        path = folder / "certificate.json"
         emit_certificate(
-            folder / "certificate.json", **files, boxes=[box], epsilon=epsilon, rule=rule, parameters=parameters,
+            path, **files, boxes=[box], epsilon=epsilon, rule=rule, parameters=parameters,
             lift=None if rule == "separate" else lift, trees=[tree],
         )  # fmt: skip
-        return audit(folder / "certificate.json", **files)
+        if decided:
+            data = json.loads(path.read_text())
+            data["evidence"] = [{"leaves": leaves_of(text.split(" ")), "tree": text}]
+            path.write_text(reseal(json.dumps(data)))
+        return audit(path, **files)
 
+    open_signs = undecided((original, compact), list(files.values()), box, rng) if decided else []
+    decided = bool(open_signs)
+    trials = [decided_tree(open_signs, outputs, tree, rng) for _ in range(TRIES)] if decided else [""]
+    epsilon, text = min((_tight(partial(judged, text)), text) for text in trials)
+    if judged(text, epsilon).verdict is not Verdict.ACCEPT:
+        raise RuntimeError("the base certificate is not accepted")
+    return Instance(kind, original, compact, box, epsilon, folder)
+
+
+def _tight(judged: Callable[[Fraction], AuditReport]) -> Fraction:
+    """The smallest epsilon that the evidence shows: what is shown may depend on what is asked for."""
     epsilon, report = Fraction(10**9), judged(Fraction(10**9))
     while report.verdict is Verdict.ACCEPT and report.bound is not None and report.bound < epsilon:
         epsilon = report.bound
-        report = judged(epsilon * (1 - Fraction(1, 2**40)))  # with this rule less may be shown once it is asked for
-    if judged(epsilon).verdict is not Verdict.ACCEPT:
-        raise RuntimeError(f"the base certificate is not accepted: {report}")
-    return Instance(kind, original, compact, box, epsilon, folder)
+        report = judged(epsilon * (1 - Fraction(1, 2**40)))
+    return epsilon
+
+
+def leaves_of(items: Sequence[str]) -> int:
+    return sum(item.startswith(".") for item in items)
 
 
 # mutation operators: each changes the parsed certificate, or returns a text to write instead
@@ -365,7 +417,7 @@ def _items(data: dict[str, Any]) -> list[str]:
 def _set_items(data: dict[str, Any], items: list[str], rng: np.random.Generator, honest: float = 0.7) -> None:
     data["evidence"][0]["tree"] = " ".join(items)
     if rng.random() < honest:
-        data["evidence"][0]["leaves"] = max(1, items.count("."))
+        data["evidence"][0]["leaves"] = max(1, leaves_of(items))
 
 
 def drop_item(data: dict[str, Any], rng: np.random.Generator) -> None:
@@ -384,7 +436,7 @@ def _subtree(items: list[str], start: int) -> int:
     """Index behind the subtree that starts at `start`."""
     open_nodes = 1
     while open_nodes:
-        open_nodes += -1 if items[start] == "." else 1
+        open_nodes += -1 if items[start].startswith(".") else 1
         start += 1
     return start
 
@@ -397,7 +449,7 @@ def collapse_subtree(data: dict[str, Any], rng: np.random.Generator) -> None:
 
 def swap_halves(data: dict[str, Any], rng: np.random.Generator) -> None:
     items = _items(data)
-    splits = [i for i, item in enumerate(items) if item != "."]
+    splits = [i for i, item in enumerate(items) if not item.startswith(".")]
     if splits:
         start = _pick(rng, splits)
         middle = _subtree(items, start + 1)
@@ -409,7 +461,7 @@ def swap_halves(data: dict[str, Any], rng: np.random.Generator) -> None:
 def move_split(data: dict[str, Any], rng: np.random.Generator) -> None:
     items = _items(data)
     for i, item in enumerate(items):
-        if item != ".":
+        if ":" in item:
             dimension = item.split(":")[0]
             items[i] = f"{dimension}:" + _pick(rng, ["0p0", "1p10", "-1p10", "1p-9000", "2p0", "1p0", "-3p-4", "7p-5"])
             break
@@ -419,7 +471,7 @@ def move_split(data: dict[str, Any], rng: np.random.Generator) -> None:
 def turn_split(data: dict[str, Any], rng: np.random.Generator) -> None:
     items = _items(data)
     for i, item in enumerate(items):
-        if item != ".":
+        if ":" in item:
             items[i] = _pick(rng, ["0", "1", "99", "-1", "00", ""]) + ":" + item.split(":")[1]
             break
     _set_items(data, items, rng)
@@ -430,6 +482,104 @@ def garble_tree(data: dict[str, Any], rng: np.random.Generator) -> None:
     at = int(rng.integers(len(tree)))
     garbage = ["", " ", "  ", ". .", ".,.", "\u0661:1p0 . .", tree[:at], tree + " ", tree + " .", tree.replace(".", "")]
     data["evidence"][0]["tree"] = _pick(rng, garbage)
+
+
+def _decisions(items: Sequence[str]) -> list[int]:
+    return [i for i, item in enumerate(items) if item[:1] in ("z", "y")]
+
+
+def _multiplied(items: Sequence[str]) -> list[int]:
+    return [i for i, item in enumerate(items) if item.startswith(".") and len(item) > 1]
+
+
+def _with_decisions(data: dict[str, Any], rng: np.random.Generator) -> list[str]:
+    """The items of a tree that has a decision and a multiplier for certain; half the time under a smaller epsilon."""
+    items = _items(data)
+    if not _multiplied(items):
+        leaf = _pick(rng, [i for i, item in enumerate(items) if item.startswith(".")])
+        items[leaf : leaf + 1] = [f"{_pick(rng, 'zy')}{rng.integers(1, 4)}/{rng.integers(4)}", ".+0@0=1p-9", "."]
+    if rng.random() < 0.5:
+        lower_epsilon(data, rng)
+    return items
+
+
+def move_decision(data: dict[str, Any], rng: np.random.Generator) -> None:
+    """A decision about another element, another value, or the other network."""
+    items = _with_decisions(data, rng)
+    at = _pick(rng, _decisions(items))
+    n, element = items[at][1:].split("/")
+    kind = int(rng.integers(3))
+    if kind == 0:
+        element = _pick(rng, [str(rng.integers(8)), "99999", "-1", "00", "", str(2**40)])
+    elif kind == 1:
+        n = _pick(rng, [str(rng.integers(1, 12)), "0", "99", "-1", "01", ""])
+    network = items[at][0] if kind < 2 else _pick(rng, ["z", "y", "x", "Z", ""])
+    items[at] = f"{network}{n}/{element}"
+    _set_items(data, items, rng)
+
+
+def swap_sides(data: dict[str, Any], rng: np.random.Generator) -> None:
+    """The part where a value is at least 0 in the place of the part where it is at most 0."""
+    items = _with_decisions(data, rng)
+    start = _pick(rng, _decisions(items))
+    middle = _subtree(items, start + 1)
+    end = _subtree(items, middle)
+    _set_items(data, [*items[: start + 1], *items[middle:end], *items[start + 1 : middle], *items[end:]], rng)
+
+
+def drop_part(data: dict[str, Any], rng: np.random.Generator) -> None:
+    """One part of a decision alone, without the decision or with it."""
+    items = _with_decisions(data, rng)
+    start = _pick(rng, _decisions(items))
+    middle = _subtree(items, start + 1)
+    end = _subtree(items, middle)
+    part = _pick(rng, [items[start + 1 : middle], items[middle:end]])
+    _set_items(data, [*items[: start + int(rng.integers(2))], *part, *items[end:]], rng)
+
+
+def repeat_decision(data: dict[str, Any], rng: np.random.Generator) -> None:
+    """A decision again below itself, or a split below it."""
+    items = _with_decisions(data, rng)
+    start = _pick(rng, _decisions(items))
+    again = _pick(rng, [items[start], "0:0p0", "1:1p-3", items[start][:1] + "1/0"])
+    _set_items(data, [*items[: start + 1], again, ".", *items[start + 1 :]], rng)
+
+
+def change_multiplier(data: dict[str, Any], rng: np.random.Generator) -> None:
+    """Another side, output, decision or size."""
+    items = _with_decisions(data, rng)
+    at = _pick(rng, _multiplied(items))
+    entries = items[at][1:].split(";")
+    i = int(rng.integers(len(entries)))
+    place, size = entries[i][1:].split("=")
+    output, decision = place.split("@")
+    side, (mantissa, exponent) = entries[i][0], size.split("p")
+    kind = int(rng.integers(5))
+    if kind == 0:
+        side = "-" if side == "+" else "+"
+    elif kind == 1:
+        output = _pick(rng, [str(rng.integers(4)), "999999", "-1"])
+    elif kind == 2:
+        decision = _pick(rng, [str(rng.integers(5)), "255", "256", "-1"])
+    elif kind == 3:
+        mantissa = _pick(rng, [str(rng.integers(1, 10**10)), "0", "-1", "99999999999", "999999999999", "1/3", "1.5"])
+    else:
+        exponent = _pick(rng, [str(rng.integers(-40, 40)), "9999", "-9999", "10000", "+1", ""])
+    entries[i] = f"{side}{output}@{decision}={mantissa}p{exponent}"
+    items[at] = "." + ";".join(entries)
+    _set_items(data, items, rng)
+
+
+def drop_multiplier(data: dict[str, Any], rng: np.random.Generator) -> None:
+    """Without it, twice, in another leaf, or torn."""
+    items = _with_decisions(data, rng)
+    at = _pick(rng, _multiplied(items))
+    leaf = _pick(rng, [i for i, item in enumerate(items) if item.startswith(".")])
+    text = items[at]
+    items[at] = _pick(rng, [".", f"{text};{text[1:]}", text + ";", ".;" + text[1:], text[:-1], text[1:], text + "0"])
+    if rng.random() < 0.4:
+        items[leaf] = text
+    _set_items(data, items, rng)
 
 
 def miscount_leaves(data: dict[str, Any], rng: np.random.Generator) -> None:
@@ -563,7 +713,7 @@ def broken_json(data: dict[str, Any], rng: np.random.Generator) -> str:
 MUTATIONS: tuple[Mutation, ...] = (
     lower_epsilon, negate_epsilon, garble_epsilon, widen_domain, move_domain, invert_domain, empty_domain, shorten_box,
     second_box, drop_item, repeat_item, collapse_subtree, swap_halves, move_split, turn_split,
-    garble_tree,
+    garble_tree, move_decision, swap_sides, drop_part, repeat_decision, change_multiplier, drop_multiplier,
     miscount_leaves, drop_evidence, swap_kept, repeat_kept, kept_out_of_range, change_lift, change_rule, change_symbols,
     change_claim_kind, change_version, change_hash, swap_networks, change_sizes, change_keys, replace_anything,
     broken_json,
@@ -792,6 +942,7 @@ def main() -> int:
     parser.add_argument("--resealed", type=int, default=0, help="certificates of which every bit is flipped and sealed")
     parser.add_argument("--planted", type=int, default=10, help="pairs with a planted deviation")
     parser.add_argument("--forged", type=int, default=12, help="certificates below the truth per planted pair")
+    parser.add_argument("--decided", action="store_true", help="only base certificates with decisions about signs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--afresh", action="store_true", help="keep nothing from one attack to the next")
     options = parser.parse_args()
@@ -803,11 +954,13 @@ def attack_all(options: argparse.Namespace) -> int:
     rng = np.random.default_rng(options.seed)
     table: dict[str, Counter[str]] = {}
     begin = time.perf_counter()
+    decided = (1, 3) if options.decided else (3,)
+    chosen = [i for i in range(5 * options.bases + 5) if not options.decided or i % len(RULES) in decided]
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         bases = [
-            instance(KINDS[i % len(KINDS)], rng, Path(name) / str(i), RULES[i % len(RULES)])
-            for i in range(max(options.bases, 1))
+            instance(KINDS[i % len(KINDS)], rng, Path(name) / str(i), RULES[i % len(RULES)], i % len(RULES) in decided)
+            for i in chosen[: max(options.bases, 1)]
         ]
         for mutation in MUTATIONS:
             rows = (attack(_pick(rng, bases), mutation, rng, Path(name) / "m.json") for _ in range(options.mutants))

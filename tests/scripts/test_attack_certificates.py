@@ -1,5 +1,7 @@
 """The attacks find what they look for, and what is kept from one attack to the next changes no verdict."""
 
+import copy
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.scripts.loading import load_script
-from verify.audit import check
+from verify.audit import Verdict, check
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +22,11 @@ def outcomes(attacks: ModuleType, folder: Path) -> list[str]:
     """Verdicts of some forged certificates and mutants, always the same ones."""
     rng = np.random.default_rng(3)
     found = [o for i in range(3) for o in attacks.planted(rng, folder / f"planted {i}", 18)]
-    base = attacks.instance("dense", rng, folder / "base")
-    found += [attacks.attack(base, mutation, rng, folder / "m.json") for mutation in attacks.MUTATIONS]
+    bases = [attacks.instance("dense", rng, folder / "base")]
+    bases.append(attacks.instance("dense", rng, folder / "decided", "pair_backward", True))
+    found += [
+        attacks.attack(base, mutation, rng, folder / "m.json") for base in bases for mutation in attacks.MUTATIONS
+    ]
     assert not [o for o in found if o.wrong]
     return [o.verdict for o in found]
 
@@ -48,10 +53,29 @@ def test_an_auditor_that_errs_would_be_seen(
         assert any(attacks.attack(base, attacks.lower_epsilon, rng, tmp_path / "m.json").wrong for _ in range(8))
 
 
-def test_names_of_files_are_no_part_of_a_claim(attacks: ModuleType, tmp_path: Path) -> None:
-    import copy
-    import json
+def test_decisions_of_a_base_certificate_carry_its_claim(attacks: ModuleType, tmp_path: Path) -> None:
+    """Without its decisions and multipliers the claim is not shown; with a mutant of them, none that is false."""
+    rng = np.random.default_rng(6)
+    base = attacks.instance("residual", rng, tmp_path / "base", "pair_backward", True)
+    data = json.loads(base.certificate.read_text())
+    items = data["evidence"][0]["tree"].split(" ")
+    assert attacks._decisions(items)
+    assert attacks._multiplied(items)
+    data["evidence"] = [{"leaves": 1, "tree": "."}]
+    plain = tmp_path / "plain.json"
+    plain.write_text(attacks.reseal(json.dumps(data)))
+    assert base.judge(base.certificate).verdict is Verdict.ACCEPT
+    assert base.judge(plain).verdict is Verdict.REJECT
+    about_decisions = (
+        attacks.move_decision, attacks.swap_sides, attacks.drop_part, attacks.repeat_decision,
+        attacks.change_multiplier, attacks.drop_multiplier,
+    )  # fmt: skip
+    found = [attacks.attack(base, m, rng, tmp_path / "m.json") for m in about_decisions for _ in range(8)]
+    assert not [o for o in found if o.wrong]
+    assert {"REJECT", "MALFORMED"} <= {o.verdict for o in found}
 
+
+def test_names_of_files_are_no_part_of_a_claim(attacks: ModuleType, tmp_path: Path) -> None:
     base = attacks.instance("dense", np.random.default_rng(5), tmp_path / "base")
     claim = json.loads(base.certificate.read_text())
     renamed, other = copy.deepcopy(claim), copy.deepcopy(claim)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from verify.audit import Verdict, audit, check, files, rounding
+from verify.audit import Verdict, audit, check, files, grid, rounding
 from verify.audit import certificate as certificate_module
 from verify.audit.check import _Enclosure, _Prover
 from verify.audit.exact import Memory, Refuted, Resource
@@ -213,7 +213,7 @@ def test_no_leaf_is_left_out_where_memory_is_short(tmp_path: Path, monkeypatch: 
         if leaves > limit:
             raise Memory("too much")
 
-    monkeypatch.setattr(check, "check_memory", check_memory)
+    monkeypatch.setattr(grid, "check_memory", check_memory)
     judge = prover(issued(tmp_path, [UNIT], [Leaf()], "1/4"))
     root = ((Fraction(0), Fraction(1)),)
     good, bad = ((Fraction(0), Fraction(1, 4)),), ((Fraction(1, 4), Fraction(1)),)
@@ -229,7 +229,7 @@ def test_leaves_that_do_not_fit_one_by_one_are_no_proof(tmp_path: Path, monkeypa
         raise Memory("too much")
 
     judge = prover(issued(tmp_path, [UNIT], [Leaf()]))
-    monkeypatch.setattr(check, "check_memory", check_memory)
+    monkeypatch.setattr(grid, "check_memory", check_memory)
     leaf = ((Fraction(0), Fraction(1)),)
     for count in (1, 2, 3):
         with pytest.raises(Memory, match="too much"):
