@@ -91,9 +91,10 @@ def directions(inputs: Tensor) -> tuple[int, int]:
     `LOOKED_AT` - 1, and at most the inputs' dimension.
     """
     some = inputs[:: -(-len(inputs) // LOOKED_AT)].flatten(1)
+    some = some / (float(some.abs().max()) or 1.0)
     centred = some - some.mean(0)
     values = torch.linalg.eigvalsh((centred @ centred.T).double())
-    noise = 1e-6 * float(values[-1]) + (1e-6 * float(some.abs().max())) ** 2 * some.numel()
+    noise = 1e-6 * float(values[-1]) + 1e-12 * some.numel()
     return int((values > noise).sum()), min(len(some) - 1, some[0].numel())
 
 

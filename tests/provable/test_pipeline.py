@@ -180,14 +180,15 @@ def test_repeated_calibration_inputs_are_noticed(sketch) -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 500), count=st.integers(1, 600), dimension=st.integers(1, 20), rank=st.integers(0, 20))
-def test_the_rank_of_the_calibration_inputs(seed: int, count: int, dimension: int, rank: int) -> None:
+@given(seed=st.integers(0, 500), count=st.integers(1, 600), dimension=st.integers(1, 20), rank=st.integers(0, 20),
+       scale=st.sampled_from([1e-30, 1.0, 1e30]))  # fmt: skip
+def test_the_rank_of_the_calibration_inputs(seed: int, count: int, dimension: int, rank: int, scale: float) -> None:
     random = np.random.default_rng(seed)
     rank = min(rank, dimension)
     basis = np.linalg.qr(random.normal(size=(dimension, dimension)))[0][:rank]
     data = random.normal(size=(count, rank)) @ basis + random.normal(size=dimension)
     looked_at = len(data[:: -(-count // LOOKED_AT)])
-    found, possible = directions(torch.from_numpy(data.astype(np.float32)))
+    found, possible = directions(torch.from_numpy((scale * data).astype(np.float32)))
     assert possible == min(looked_at - 1, dimension)
     assert found <= min(rank, looked_at - 1)
     assert found == rank or looked_at < 3 * rank
