@@ -252,14 +252,15 @@ def _aims(
     original: Network, cuts: Mapping[str, Cut], streams: Sequence[str], inputs: Tensor, kind: torch.dtype
 ) -> dict[str, Tensor]:
     """The original's values, as far as the compact network has them."""
-    module = NetworkModule(original)
-    parts: dict[str, list[Tensor]] = {name: [] for name in streams}
-    for chunk in torch.split(inputs, CHUNK):
-        for name, value in module.values(_fast(chunk), streams).items():
+    module, found = NetworkModule(original), dict[str, Tensor]()
+    for start in range(0, len(inputs), CHUNK):
+        for name, value in module.values(_fast(inputs[start : start + CHUNK]), streams).items():
             cut = cuts.get(name)
             kept = value if cut is None else value.index_select(cut.axis + 1, torch.tensor(cut.kept))
-            parts[name].append(kept.to(kind))
-    return {name: torch.cat(parts.pop(name)) for name in streams}
+            if name not in found:  # written in place: pieces that are joined later take their room twice
+                found[name] = _fast(torch.empty((len(inputs), *kept.shape[1:]), dtype=kind))
+            found[name][start : start + CHUNK] = kept
+    return {name: found[name] for name in streams}
 
 
 def _variance(aim: Tensor) -> float:
