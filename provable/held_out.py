@@ -94,7 +94,7 @@ class WithinLimit:
         }[kind]
         return (
             f"With confidence {float(self.confidence):g}, on inputs drawn like the {self.data.rows} held-out ones, the "
-            f" probability that {meaning} is at most {float(rate):g}; the confidence accounts for the choice among "
+            f"probability that {meaning} is at most {float(rate):g}; the confidence accounts for the choice among "
             f"{len(self.trials)} sizes."
         )
 
