@@ -19,7 +19,7 @@ from verify.audit.descent import Descent, _size, columns, three
 from verify.audit.exact import Resource
 from verify.audit.form import CENTRE, Form
 from verify.audit.grid import InputGrid
-from verify.audit.lift import Affine, stages_of_pair
+from verify.audit.lift import Affine, Correspondence, stages_of_pair
 from verify.audit.linear import linear_map
 from verify.audit.parts import bounds_of_parts
 from verify.audit.planes import Inconsistent
@@ -54,8 +54,10 @@ def plain(width: int = 3) -> Program:
 class Known:
     """A pair of programs on a box: what the auditor knows of every value."""
 
-    def __init__(self, a: Program, b: Program, radius: Fraction = Fraction(1, 4)) -> None:
-        self.programs, self.stages = (a, b), stages_of_pair(a, b, ())
+    def __init__(
+        self, a: Program, b: Program, radius: Fraction = Fraction(1, 4), lift: tuple[Correspondence, ...] = ()
+    ) -> None:
+        self.programs, self.stages = (a, b), stages_of_pair(a, b, lift)
         self.box = tuple((Fraction(v, 8) - radius, Fraction(v, 8) + radius) for v in (1, -2, 3))
         self.pair, self.x = Pair(self.stages, 3), InputGrid(self.box).form([self.box])
         zero = Form(0, CENTRE, np.zeros((3, 1, 1)), np.zeros((3, 1)))
@@ -237,3 +239,65 @@ def test_decisions_need_outputs_that_belong_together(attacks: ModuleType, bases:
     report = base.judge(path)
     assert report.verdict is Verdict.REJECT
     assert "belong together" in report.reason
+
+
+def decided_values_hold(case: Known, decisions: list[tuple[bool, int, int]]) -> None:
+    """On both parts of every decision the bounds of the outputs hold at the points that lie in them."""
+    rng, last = np.random.default_rng(2), len(case.stages)
+    points = []
+    for _ in range(20):
+        shares = rng.integers(0, 5, 3)
+        points.append([p + Fraction(int(s), 4) * (q - p) for (p, q), s in zip(case.box, shares, strict=True)])
+    values = [[exact_values(net, point) for net in case.programs] for point in points]
+    for compact, n, element in decisions:
+        sides = [Part(case.box, (Decision(compact, n, element, positive),)) for positive in (False, True)]
+        low, high, exponent = bounds_of_parts(case.pair, case.x, list(case.known), sides, last)
+        for z, y in values:
+            decided = (y if compact else z)[n][element]
+            for leaf in [0] * (decided <= 0) + [1] * (decided >= 0):
+                inside(low[:, leaf], high[:, leaf], exponent, [p - q for p, q in zip(z[-1], y[-1], strict=True)])
+
+
+def test_any_value_may_be_decided() -> None:
+    """Arguments of ReLUs, and what comes out of them; where networks differ and where they do not."""
+    case = Known(plain(), padded_like(plain()), Fraction(1))
+    decided_values_hold(case, [(compact, n, i) for compact in (False, True) for n in (1, 2) for i in range(3)])
+
+
+def test_what_is_known_of_an_argument_says_nothing_of_other_results() -> None:
+    """Results of a ReLU that the lift relates in another order than its arguments, and a second ReLU on them."""
+    order = (1, 0, 2)
+    relus = Step("a", "relu", ("h",), (3,)), Step("r", "relu", ("a",), (3,))
+    weights = [1, -1, 2]
+    nets = [
+        program(
+            THREE, *relus, Step("y", "affine", ("r",), (1,), LAST.taps, integers([weights[i] for i in o], (1, 1, 3)))
+        )
+        for o in ((0, 1, 2), order)
+    ]
+    lift = tuple(Correspondence(name, name, 0, order) for name in ("a", "r"))
+    case = Known(nets[0], nets[1], Fraction(1), lift)
+    assert [s.aligned for s in case.stages] == [True, False, True, True]
+    decided_values_hold(case, [(compact, 1, i) for compact in (False, True) for i in range(3)])
+
+
+def test_parts_without_inputs_are_noted_and_others_are_not() -> None:
+    """Parts together, of which some contradict what is known of z, of y, or of both."""
+    case = Known(plain(), padded_like(plain()), Fraction(1, 16))
+    low, high = case.known[1].z
+    assert (low[:, 0] > 0).any()
+    assert (high[:, 0] < 0).any()
+    decisions = [(c, i, s) for c in (False, True) for i in range(3) for s in (False, True)]
+    sides = [Part(case.box, (Decision(c, 1, i, s),)) for c, i, s in decisions]
+    below, above, exponent = bounds_of_parts(case.pair, case.x, list(case.known), sides, len(case.stages))
+    point = [(p + q) / 2 for p, q in case.box]
+    z, y = (exact_values(net, point) for net in case.programs)
+    for leaf, (compact, i, positive) in enumerate(decisions):
+        value = (y if compact else z)[1][i]
+        ends = case.known[1].y if compact else case.known[1].z
+        assert ends is not None
+        possible = ends[1][i, 0] >= 0 if positive else ends[0][i, 0] <= 0
+        assert possible == ((value >= 0) == positive or bool(ends[0][i, 0] <= 0 <= ends[1][i, 0]))
+        if possible and (value >= 0) == positive:
+            inside(below[:, leaf], above[:, leaf], exponent, [p - q for p, q in zip(z[-1], y[-1], strict=True)])
+        assert possible or not (below[:, leaf].any() or above[:, leaf].any())
