@@ -169,7 +169,7 @@ def test_a_failed_replacement_puts_the_old_directory_back(result, tmp_path: Path
         (["--keep", "flops=half"], "expected KIND=FRACTION"),
         (["--keep", "flops=0.0001"], "cannot be met"),
         (["--keep", "joules=0.5"], "unknown budget"),
-        (["--recipe", "best"], "unknown recipe"),
+        (["--recipe", "magic"], "unknown recipe"),
         (["--seed", "-1"], "seed"),
         (["--seed", "x"], "seed"),
         (["--key", "x", "--calibration", "x.txt"], "npy or .npz"),
