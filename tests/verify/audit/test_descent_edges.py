@@ -16,7 +16,7 @@ from verify.audit import Verdict, backward, check, parts, transposed
 from verify.audit.backward import Backward
 from verify.audit.certificate import Decision, Multiplier, Part, read_certificate
 from verify.audit.descent import Descent, _size, columns, three
-from verify.audit.exact import Resource
+from verify.audit.exact import Refuted, Resource
 from verify.audit.form import CENTRE, Form
 from verify.audit.grid import InputGrid
 from verify.audit.lift import Affine, Correspondence, stages_of_pair
@@ -301,3 +301,34 @@ def test_parts_without_inputs_are_noted_and_others_are_not() -> None:
         if possible and (value >= 0) == positive:
             inside(below[:, leaf], above[:, leaf], exponent, [p - q for p, q in zip(z[-1], y[-1], strict=True)])
         assert possible or not (below[:, leaf].any() or above[:, leaf].any())
+
+
+def test_decisions_are_about_elements_before_the_output() -> None:
+    """The first and the last that there are, and those just beyond."""
+    case = Known(plain(), padded_like(plain()))
+    last = len(case.stages)
+    for n, element, there in ((1, 0, True), (last - 1, 2, True), (0, 0, False), (last, 0, False), (1, 3, False)):
+        sides = [Part(case.box, (Decision(False, n, element, True),))]
+        if there:
+            bounds_of_parts(case.pair, case.x, list(case.known), sides, last)
+        else:
+            with pytest.raises(Refuted, match="not there"):
+                bounds_of_parts(case.pair, case.x, list(case.known), sides, last)
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_decided_value_is_cut_at_zero_exactly(compact: bool) -> None:
+    """Three elements on three parts: one unit beyond zero would already be too much."""
+    ends = np.array([[-5.0] * 3, [2.0] * 3, [-9.0] * 3]), np.array([[7.0] * 3, [4.0] * 3, [-6.0] * 3])
+    sides = [Part((), (Decision(compact, 1, 0, True), Decision(compact, 1, 1, False))), Part(())]
+    sides.append(
+        Part((), (Decision(compact, 1, 0, False), Decision(compact, 1, 2, True), Decision(compact, 2, 1, True)))
+    )
+    found = parts._cut(Bounds(0, ends, ends, ends), 1, sides)
+    cut, other = (found.y, found.z) if compact else (found.z, found.y)
+    assert cut is not None
+    assert cut[0].tolist() == [[0, -5, -5], [2, 2, 2], [-9, -9, 0]]
+    assert cut[1].tolist() == [[7, 7, 0], [0, 4, 4], [-6, -6, -6]]
+    for same in (other, found.d):
+        assert same is not None
+        assert all((a == b).all() for a, b in zip(same, ends, strict=True))
