@@ -198,11 +198,11 @@ def test_multipliers_of_outputs_that_are_bounded_apart(
 
 def test_a_multiplier_of_another_output_is_no_multiplier_of_this_one() -> None:
     case = Known(plain(), padded_like(plain()), Fraction(1))
-    multipliers = (Multiplier(False, 0, 0, 1, -1), Multiplier(True, 7, 0, 1, -1))
+    multipliers = (Multiplier(False, 0, 0, 1, -1), Multiplier(True, 7, 0, 1, -1), Multiplier(True, 0, 0, 3, -3))
     found = parts._Multiplied(case.pair, [Part(case.box, (Decision(False, 1, 2, False),), multipliers)])
     pending = found.further(np.array([[0]]))
     (form,) = pending[1].z
-    assert form.body[:, :, 0].tolist() == [[0.0, 0.0], [0.0, 0.0], [-(2.0**29), 0.0]]
+    assert form.body[:, :, 0].tolist() == [[0.0, 0.0], [0.0, 0.0], [-(2.0**29), -3 * 2.0**27]]
     assert form.exponent == -30
     assert not found.further(np.array([[1]]))
 

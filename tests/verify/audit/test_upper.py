@@ -85,3 +85,17 @@ def test_there_is_a_limit_to_the_parts_of_a_total() -> None:
     assert value([(bound, unit)]) == MOST_PARTS
     with pytest.raises(Resource, match="too many parts"):
         total([part] * (MOST_PARTS + 1), np.zeros((1, 1)))
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3), (3, 1, 1), (3, 2, 1), (2, 3, 2), (1, 1, 1)])
+def test_every_leaf_and_row_has_its_own_sum(shape: tuple[int, int, int]) -> None:
+    n, rows, leaves = shape
+    body = np.arange(n * rows * leaves, dtype=np.float64).reshape(shape) + 2.0**30
+    for count in {1, leaves}:
+        values = np.arange(n * count, dtype=np.float64).reshape(n, count) - 2.0**25
+        parts = products(body, values, -3)
+        for r in range(rows):
+            for leaf in range(leaves):
+                exact = sum(int(body[i, r, leaf]) * int(values[i, leaf % count]) for i in range(n))
+                assert value(parts, r, leaf) * 8 == exact
+        assert all(part.shape == (rows, leaves) for part, _ in parts)
