@@ -202,7 +202,9 @@ class Analysis:
         ).widened()
         index = index.expand(len(old.lower), -1)
         lower, upper = torch.full_like(old.lower, -torch.inf), torch.full_like(old.upper, torch.inf)
-        return old.meet(Interval(lower.scatter(1, index, found.lower), upper.scatter(1, index, found.upper)))
+        lower, upper = lower.scatter(1, index, found.lower), upper.scatter(1, index, found.upper)
+        # Others that came along would make a box's bounds depend on its batch, which no auditor knows.
+        return old.meet(Interval(torch.where(wanted, lower, -torch.inf), torch.where(wanted, upper, torch.inf)))
 
     def _rows(self, part: str, source: int, index: Tensor, like: Interval, sign: float) -> Tensor:
         size = like.lower.shape[1]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from verify.formal.backward.bound import backward_bounds
+from verify.formal.backward.bound import analyse, backward_bounds
+from verify.formal.backward.tape import record_pair
 from verify.formal.lift import align
 from verify.formal.program import compile_pair
 from verify.network.evaluate import evaluate
@@ -171,3 +172,19 @@ def test_numbers_beyond_float64_are_not_proved(twins):
     low = -np.ones((2, 3))
     found = bounded(huge, compact, align(huge, compact, channels), low, -low, **SEARCH)
     assert torch.isinf(found.deviation()).all()
+
+
+@pytest.mark.parametrize("name", ["dense", "deep"])
+def test_what_is_known_of_a_box_does_not_depend_on_its_batch(twins, name):
+    """Elements that are open on other boxes only were sharpened as well: tighter bounds than an auditor finds."""
+    for seed in range(4):
+        original, compact, channels = twins(name, seed)
+        tape = record_pair(original, compact, align(original, compact, channels))
+        sides = boxes(np.random.default_rng([seed, 9]), original.input_shape[0], 6)
+        low, high = (torch.from_numpy(side) for side in sides)
+        together = analyse(tape, low, high)
+        for i in range(len(low)):
+            for both, own in zip(together, analyse(tape, low[i : i + 1], high[i : i + 1]), strict=True):
+                for one, other in ((both.z, own.z), (both.y, own.y), (both.d, own.d)):
+                    torch.testing.assert_close(one.upper[i], other.upper[0], rtol=1e-6, atol=1e-9)
+                    torch.testing.assert_close(one.lower[i], other.lower[0], rtol=1e-6, atol=1e-9)
