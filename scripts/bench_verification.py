@@ -53,6 +53,7 @@ CONV = [
 INSTANCES = {"mnist": MNIST, "acas": ACAS, "conv": CONV}
 TABLES = ("pass", "search", "throughput")
 BATCH, CHUNK, REPEATS = 1000, 128, 5
+WIDTHS = (1 / 16, 1 / 64)
 PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::addmm_", "aten::baddbmm", "aten::matmul", "aten::mv")
 COLUMNS = ("zonotope", "separate", "separate_optimised", "pair", "pair_optimised")
 
@@ -169,14 +170,18 @@ def searched(network: Network, model: Path, box: Box, keep: float, seconds: floa
         ]  # fmt: skip
 
 
-def throughput(network: Network, box: Box) -> tuple[float, float]:
-    """Sub-boxes per second on one core at a batch of 1,000, and the share of that time in matrix products."""
+def throughput(network: Network, box: Box, share: float) -> tuple[float, float]:
+    """Sub-boxes per second on one core at a batch of 1,000, and the share of that time in matrix products.
+
+    Args:
+        share: width of a sub-box over that of the box, in every coordinate.
+    """
     twin = float16(network).network
     program = compile_pair(network, twin, align(network, twin, None))
     rng = np.random.default_rng(0)
     low, high = (a[None] for a in box.outward())
     centre = low + rng.random((BATCH, box.dimension)) * (high - low)
-    reach = (high - low) / 32.0
+    reach = 0.5 * share * (high - low)
     lower, upper = (torch.from_numpy(np.clip(centre + sign * reach, low, high)) for sign in (-1.0, 1.0))
 
     def once() -> None:
@@ -221,8 +226,10 @@ def main() -> None:
     if "throughput" in options.tables:
         for model, domain in INSTANCES["acas"][:3]:
             box = read_vnnlib(options.data / domain).boxes[0]
-            rate, share = throughput(read_onnx(options.data / model), box)
-            console.print(f"{Path(model).stem}, {Path(domain).stem}: {rate:,.0f} sub-boxes/s, {share:.0%} in products")
+            for width in WIDTHS:
+                rate, share = throughput(read_onnx(options.data / model), box, width)
+                pair = f"{Path(model).stem}, {Path(domain).stem}, 1/{1 / width:.0f} of the width"
+                console.print(f"{pair}: {rate:,.0f} sub-boxes/s, {share:.0%} in products")
 
 
 def _table(
