@@ -439,7 +439,7 @@ def cap(task: Task) -> Outcome:
     ours = compress(start.module, start.train.images[:images], keep={"flops": 0.6}, recipe="cap")
     mine, wanted = time.process_time() - began, accuracy(ours.compact, start.held_out)
     reached, rounds, spent = retrained_as_usual(start, wanted, epochs)
-    told = "as accurate" if reached >= wanted else f"{reached:.2%}, the last of them,"
+    told = "as accurate" if reached >= wanted else f"still only {reached:.2%}"
     what = (
         f", {images} images without labels, {mine:.0f} s; pruned by norms and retrained: {told} after {rounds} of "
         f"{epochs} epochs on {len(start.train):,} labelled images, {spent:.0f} s"
