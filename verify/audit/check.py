@@ -248,10 +248,15 @@ class _Prover:
                     self._prove_parts(chunk, whole, place)
                 done += len(chunk)
             while len(hard) >= together:
-                self._prove_some(hard[:together], grid, place, 0)
+                self._prove_hard(hard[:together], grid, place)
                 hard = hard[together:]
-        self._prove_some(hard, grid, place, 0)
+        self._prove_hard(hard, grid, place)
         return done
+
+    def _prove_hard(self, leaves: list[tuple[int, Part]], grid: InputGrid, place: str) -> None:
+        """Prove all of these numbered leaves."""
+        for number, _ in self._prove_some(leaves, grid, place, 0):
+            raise Refuted(f"{place}, leaf {number}: not proved")
 
     def _prove_some(
         self, leaves: list[tuple[int, Part]], grid: InputGrid, place: str, wait: int

@@ -15,7 +15,7 @@ from tests.verify.audit.test_parts import check_parts
 from verify.audit import Verdict, backward, check, parts, transposed
 from verify.audit.backward import Backward
 from verify.audit.certificate import Decision, Multiplier, Part, read_certificate
-from verify.audit.descent import Descent, _size, columns, three
+from verify.audit.descent import Descent, Planes, _size, columns, three
 from verify.audit.exact import Refuted, Resource
 from verify.audit.form import CENTRE, Form
 from verify.audit.grid import InputGrid
@@ -26,6 +26,7 @@ from verify.audit.planes import Inconsistent
 from verify.audit.program import Program, Step, integers
 from verify.audit.rules import Bounds, Symbols, Values, bounds_of, propagate
 from verify.audit.transposed import Pair
+from verify.audit.upper import total
 
 THREE = Step("h", "affine", ("x",), (3,), np.array([[[0, 1, 2]]]), integers([3, -2, 5, 1, 4, -3, 2, 2, -7], (1, 3, 3)))
 LAST = Step("y", "affine", ("a",), (1,), np.array([[[0, 1, 2]]]), integers([1, -1, 2], (1, 1, 3)))
@@ -224,6 +225,9 @@ def test_hard_leaves_of_many_groups_are_proved_together_and_none_is_left_out(
     assert sorted(leaf for group in groups for leaf in group) == list(range(22))
     assert [0, 4, 8, 12] in groups
     assert groups[-1] == [16, 20]
+    monkeypatch.setattr(prover, "_prove_some", lambda leaves, *_: leaves[-1:])
+    with pytest.raises(Refuted, match="leaf 3: not proved"):
+        prover.prove(iter([Part(box)] * 4), box, "here")
 
 
 def test_decisions_need_outputs_that_belong_together(attacks: ModuleType, bases: list, tmp_path: Path) -> None:
@@ -278,6 +282,7 @@ def test_what_is_known_of_an_argument_says_nothing_of_other_results() -> None:
     lift = tuple(Correspondence(name, name, 0, order) for name in ("a", "r"))
     case = Known(nets[0], nets[1], Fraction(1), lift)
     assert [s.aligned for s in case.stages] == [True, False, True, True]
+    Known(nets[0], nets[1], Fraction(1), lift).check()
     decided_values_hold(case, [(compact, 1, i) for compact in (False, True) for i in range(3)])
 
 
@@ -332,3 +337,17 @@ def test_a_decided_value_is_cut_at_zero_exactly(compact: bool) -> None:
     for same in (other, found.d):
         assert same is not None
         assert all((a == b).all() for a, b in zip(same, ends, strict=True))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_constant_of_many_digits_is_rounded_to_the_safe_side(sign: int) -> None:
+    """52 digits are cut to 40: what is lost is paid for whatever the sign of the coefficient, and errors as well."""
+    case = Known(plain(), plain())
+    for digits, error in ((2**51 + 1, 0), (2**51 + 1, 3), (2**39 + 1, 0), (2**39 + 1, 2**44 + 1)):
+        descent = Descent(Planes(case.pair, case.known, {}), case.x, (1, 1), False)
+        form = columns(-2, np.full((2, 1, 1), 3.0 * sign))
+        descent._bias(form, np.array([float(digits), -float(digits) - 2]), np.full(2, float(error)), 5)
+        bound, unit = total(descent.found, descent.zero)
+        exact = 8 * (3 * sign * (digits - digits - 2) + 2 * 3 * error)
+        above = int(bound[0, 0]) * Fraction(2) ** unit - exact
+        assert 0 <= above <= 8 * 6 * Fraction(2) ** 14
