@@ -1,8 +1,8 @@
 """From a search's result to a certificate that the auditor has accepted, or to none.
 
 The prover and the auditor choose slopes with different arithmetic, so the auditor's own bound may lie a little
-above the prover's. When a bound was asked for, it is that bound or nothing. When the tightest bound was wanted, the
-certificate states what the auditor itself can show: never less than it proved.
+above the prover's. When a bound was asked for, it is that bound or nothing; leaves that the auditor refuses are halved.
+When the tightest bound was wanted, the certificate states what the auditor itself can show: never less than it proved.
 """
 
 import os
@@ -12,9 +12,11 @@ from pathlib import Path
 
 from verify.audit.check import AuditReport, Verdict, audit
 from verify.certificate.emit import emit_certificate
+from verify.certificate.mend import STRICTER, mended
 from verify.formal.backward.leaves import RULE as BACKWARD
 from verify.formal.deviation import DeviationResult
 from verify.spec.box import Box
+from verify.spec.deviation import Tree
 from verify.spec.deviation import Verdict as SearchVerdict
 
 DIGITS = 4
@@ -55,12 +57,15 @@ def issue_certificate(
         parameters["symbols"] = min(2**31, parameters["symbols"] + ROUNDING_SYMBOLS)
     candidate = path.with_name(f".{path.name}.unaudited")
 
-    def attempt(epsilon: Fraction) -> AuditReport:
+    def attempt(epsilon: Fraction, boxes: Sequence[Box] = boxes, trees: Sequence[Tree] = result.trees) -> AuditReport:
         emit_certificate(
             candidate, original=original, compact=compact, boxes=boxes, epsilon=epsilon, lift=result.lift,
-            rule=result.rule, parameters=parameters, trees=result.trees, arithmetic=arithmetic,
+            rule=result.rule, parameters=parameters, trees=trees, arithmetic=arithmetic,
         )  # fmt: skip
         return audit(candidate, original, compact)
+
+    def accepts(box: Box, tree: Tree) -> bool:
+        return attempt(STRICTER * claim, [box], [tree]).verdict is Verdict.ACCEPT
 
     try:
         asked = result.epsilon
@@ -68,6 +73,9 @@ def issue_certificate(
             report = attempt(claim)
             if report.verdict is not Verdict.REJECT:
                 break
+        if asked is not None and report.verdict is Verdict.REJECT:
+            trees = [mended(tree, box, accepts) for tree, box in zip(result.trees, boxes, strict=True)]
+            report = attempt(claim, boxes, [t for t in trees if t is not None]) if None not in trees else report
         if asked is None and report.bound is not None and round_up(report.bound) <= WORTHWHILE * claim:
             tighter = attempt(round_up(report.bound))
             accepted = tighter.verdict is Verdict.ACCEPT

@@ -1,6 +1,9 @@
 """The auditor's own bound stays close to the prover's: a certificate that is accepted must not be a loose one."""
 
+from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from verify.audit import AuditReport, audit
+from verify.audit import Verdict as Audited
+from verify.certificate import mend
 from verify.certificate.issue import issue_certificate
-from verify.formal.deviation import verify_deviation
+from verify.formal.deviation import DeviationResult, verify_deviation
 from verify.network.graph import Network, build
 from verify.network.write_onnx import write_onnx
 from verify.spec.box import Box
+from verify.spec.deviation import Leaf, Split, Tree, Verdict
 
 WIDTHS = (3, 8, 8, 8, 2)
 BOX = Box.from_floats([-1.0] * 3, [1.0] * 3)
@@ -72,3 +79,72 @@ def test_the_auditor_shows_almost_what_the_prover_found(
 ) -> None:
     upper, audited = certified(tmp_path_factory.mktemp("pair"), seed, change)
     assert audited <= 1.25 * upper + 1e-9
+
+
+def coarse(folder: Path, seed: int, share: float) -> tuple[DeviationResult, Path, Path]:
+    """A proof of `share` times the bound of the whole box, whose tree is just that box."""
+    original, compact, channels = pair_with_dead_neurons(seed, 0.05)
+    paths = folder / "original.onnx", folder / "compact.onnx"
+    for network, path in zip((original, compact), paths, strict=True):
+        write_onnx(network, path)
+    whole = verify_deviation(original, compact, [BOX], channels=channels, timeout=10, ratio=1e9)
+    tight = verify_deviation(original, compact, [BOX], channels=channels, timeout=10, ratio=1.5)
+    epsilon = Fraction(tight.upper + share * (whole.upper - tight.upper))
+    proved = replace(whole, verdict=Verdict.PROVED, epsilon=epsilon, trees=(Leaf(),), leaves=1)
+    return proved, *paths
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_leaves_that_the_auditor_refuses_are_halved(tmp_path: Path, seed: int) -> None:
+    result, original, compact = coarse(tmp_path, seed, 0.5)
+    issued = issue_certificate(tmp_path / "c.json", result, boxes=[BOX], original=original, compact=compact)
+    assert isinstance(issued, tuple), issued
+    assert issued[0] == result.epsilon
+    assert issued[1].leaves > 1
+    again = audit(tmp_path / "c.json", original, compact)
+    assert again.verdict is Audited.ACCEPT
+
+
+def test_a_false_claim_is_not_mended(tmp_path: Path) -> None:
+    result, original, compact = coarse(tmp_path, 0, 0.5)
+    false = replace(result, epsilon=Fraction(result.lower) / 2)
+    issued = issue_certificate(tmp_path / "c.json", false, boxes=[BOX], original=original, compact=compact)
+    assert isinstance(issued, AuditReport)
+    assert issued.verdict is Audited.REJECT
+    assert not list(tmp_path.glob("*.json*"))
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=30)
+def test_a_mended_tree_has_only_leaves_that_were_accepted(leaves: int, seed: int) -> None:
+    """And covers the box: its leaves' volumes add up to that of the box."""
+    rng = np.random.default_rng(seed)
+    largest = Fraction(1, int(rng.integers(1, 30)))
+
+    def volume(box: Box) -> Fraction:
+        return prod((high - low for low, high in zip(box.lower, box.upper, strict=True)), start=Fraction(1))
+
+    def accepts(box: Box, tree: Tree) -> bool:
+        return all(volume(part) <= largest for part in parts(tree, box))
+
+    def parts(tree: Tree, box: Box) -> list[Box]:
+        if not isinstance(tree, Split):
+            return [box]
+        below, above = mend._halves(box, tree)
+        return parts(tree.low, below) + parts(tree.high, above)
+
+    def grown(count: int, box: Box) -> Tree:
+        if count == 1:
+            return Leaf()
+        cut = mend._halved(box)
+        assert isinstance(cut, Split)
+        below, above = mend._halves(box, cut)
+        first = int(rng.integers(1, count))
+        return Split(cut.dimension, cut.at, grown(first, below), grown(count - first, above))
+
+    box = Box.from_floats([0.0, 0.0], [1.0, 1.0])
+    found = mend.mended(grown(leaves, box), box, accepts)
+    assert found is not None
+    assert all(volume(part) <= largest for part in parts(found, box))
+    assert sum(volume(part) for part in parts(found, box)) == 1
+    assert mend.mended(Leaf(), box, lambda *_: False) is None

@@ -1,0 +1,53 @@
+"""Trees that the auditor refuses, mended: leaves that it does not accept are halved, and halved again.
+
+Prover and auditor round differently, so now and then they choose other slopes, and one leaf in thousands has a bound
+that is some per cent larger for the auditor. It is asked about small subtrees, each on its own box and with a smaller
+epsilon, because what it finds depends a little on what it looks at together. Nothing here is trusted: the whole tree
+is audited afterwards. Not claimed: that a tree can be mended; signs that were decided are left as they are.
+"""
+
+from collections.abc import Callable
+from fractions import Fraction
+
+from verify.spec.box import Box
+from verify.spec.deviation import Leaf, Split, Tree, count_leaves
+
+STRICTER = Fraction(63, 64)  # of epsilon
+TOGETHER = 64  # leaves about which the auditor is asked at once
+HALVINGS = 6  # of one leaf
+
+Accepts = Callable[[Box, Tree], bool]
+
+
+def mended(tree: Tree, box: Box, accepts: Accepts, *, halvings: int = HALVINGS) -> Tree | None:
+    """The tree with halved leaves wherever it is not accepted; None where that does not help.
+
+    Args:
+        accepts: whether the auditor accepts a tree on a box.
+        halvings: how often a leaf of `tree` may be halved.
+    """
+    if count_leaves(tree) <= TOGETHER and accepts(box, tree):
+        return tree
+    if isinstance(tree, Leaf) and halvings > 0:
+        halvings, tree = halvings - 1, _halved(box)
+    if not isinstance(tree, Split):
+        return None
+    below, above = _halves(box, tree)
+    low = mended(tree.low, below, accepts, halvings=halvings)
+    high = None if low is None else mended(tree.high, above, accepts, halvings=halvings)
+    return None if low is None or high is None else Split(tree.dimension, tree.at, low, high)
+
+
+def _halved(box: Box) -> Tree:
+    """Cut near the middle of the widest side; a point stays a leaf."""
+    widths = [high - low for low, high in zip(box.lower, box.upper, strict=True)]
+    widest = widths.index(max(widths))
+    low, high = box.lower[widest], box.upper[widest]
+    at = Fraction(float((low + high) / 2))
+    return Split(widest, at, Leaf(), Leaf()) if low < at < high else Leaf()
+
+
+def _halves(box: Box, cut: Split) -> tuple[Box, Box]:
+    i = cut.dimension
+    below = Box(box.lower, (*box.upper[:i], cut.at, *box.upper[i + 1 :]))
+    return below, Box((*box.lower[:i], cut.at, *box.lower[i + 1 :]), box.upper)
