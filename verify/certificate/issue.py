@@ -6,13 +6,13 @@ When the tightest bound was wanted, the certificate states what the auditor itse
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 from verify.audit.check import AuditReport, Verdict, audit
 from verify.certificate.emit import emit_certificate
-from verify.certificate.mend import STRICTER, mended
+from verify.certificate.mend import audited
 from verify.formal.backward.leaves import RULE as BACKWARD
 from verify.formal.deviation import DeviationResult
 from verify.spec.box import Box
@@ -57,35 +57,38 @@ def issue_certificate(
         parameters["symbols"] = min(2**31, parameters["symbols"] + ROUNDING_SYMBOLS)
     candidate = path.with_name(f".{path.name}.unaudited")
 
-    def attempt(epsilon: Fraction, boxes: Sequence[Box] = boxes, trees: Sequence[Tree] = result.trees) -> AuditReport:
+    def attempt(epsilon: Fraction, domain: Sequence[Box], trees: Sequence[Tree]) -> AuditReport:
         emit_certificate(
-            candidate, original=original, compact=compact, boxes=boxes, epsilon=epsilon, lift=result.lift,
+            candidate, original=original, compact=compact, boxes=domain, epsilon=epsilon, lift=result.lift,
             rule=result.rule, parameters=parameters, trees=trees, arithmetic=arithmetic,
         )  # fmt: skip
         return audit(candidate, original, compact)
 
-    def accepts(box: Box, tree: Tree) -> bool:
-        return attempt(STRICTER * claim, [box], [tree]).verdict is Verdict.ACCEPT
-
     try:
-        asked = result.epsilon
-        for claim in [asked] if asked is not None else _claims(result, arithmetic):
-            report = attempt(claim)
-            if report.verdict is not Verdict.REJECT:
-                break
-        if asked is not None and report.verdict is Verdict.REJECT:
-            trees = [mended(tree, box, accepts) for tree, box in zip(result.trees, boxes, strict=True)]
-            report = attempt(claim, boxes, [t for t in trees if t is not None]) if None not in trees else report
-        if asked is None and report.bound is not None and round_up(report.bound) <= WORTHWHILE * claim:
-            tighter = attempt(round_up(report.bound))
-            accepted = tighter.verdict is Verdict.ACCEPT
-            claim, report = (round_up(report.bound), tighter) if accepted else (claim, attempt(claim))
+        if result.epsilon is not None:
+            claim, report = result.epsilon, audited(attempt, result.epsilon, boxes, result.trees)
+        else:
+            claim, report = _tightest(lambda e: attempt(e, boxes, result.trees), _claims(result, arithmetic))
         if report.verdict is not Verdict.ACCEPT:
             return report
         os.replace(candidate, path)
         return claim, report
     finally:
         candidate.unlink(missing_ok=True)
+
+
+def _tightest(attempt: Callable[[Fraction], AuditReport], claims: Sequence[Fraction]) -> tuple[Fraction, AuditReport]:
+    """The first claim that is not refused, or what the auditor then shows where that is worth a second audit."""
+    for claim in claims:
+        report = attempt(claim)
+        if report.verdict is not Verdict.REJECT:
+            break
+    if report.bound is None or round_up(report.bound) > WORTHWHILE * claim:
+        return claim, report
+    tighter = attempt(round_up(report.bound))
+    if tighter.verdict is Verdict.ACCEPT:
+        return round_up(report.bound), tighter
+    return claim, attempt(claim)
 
 
 def _claims(result: DeviationResult, arithmetic: str) -> list[Fraction]:

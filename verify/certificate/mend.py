@@ -6,17 +6,43 @@ epsilon, because what it finds depends a little on what it looks at together. No
 is audited afterwards. Not claimed: that a tree can be mended; signs that were decided are left as they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 
+from verify.audit.check import AuditReport, Verdict
 from verify.spec.box import Box
 from verify.spec.deviation import Leaf, Split, Tree, count_leaves
 
-STRICTER = Fraction(63, 64)  # of epsilon
+STRICTER = Fraction(63, 64), Fraction(7, 8)  # of epsilon, one after the other until the whole tree is accepted
 TOGETHER = 64  # leaves about which the auditor is asked at once
 HALVINGS = 6  # of one leaf
 
 Accepts = Callable[[Box, Tree], bool]
+Attempt = Callable[[Fraction, Sequence[Box], Sequence[Tree]], AuditReport]
+
+
+def audited(attempt: Attempt, epsilon: Fraction, boxes: Sequence[Box], trees: Sequence[Tree]) -> AuditReport:
+    """The auditor's report on the trees, which are mended where it refuses them.
+
+    Args:
+        attempt: writes a certificate for a bound, boxes and their trees, and has it audited.
+    """
+
+    def accepts(limit: Fraction, box: Box, tree: Tree) -> bool:
+        return attempt(limit, [box], [tree]).verdict is Verdict.ACCEPT
+
+    report = attempt(epsilon, boxes, trees)
+    for share in STRICTER:
+        if report.verdict is not Verdict.REJECT:
+            break
+        found = [mended(t, b, partial(accepts, share * epsilon)) for t, b in zip(trees, boxes, strict=True)]
+        whole = [tree for tree in found if tree is not None]
+        if len(whole) < len(trees):
+            break
+        trees = whole
+        report = attempt(epsilon, boxes, trees)
+    return report
 
 
 def mended(tree: Tree, box: Box, accepts: Accepts, *, halvings: int = HALVINGS) -> Tree | None:
