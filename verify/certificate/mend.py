@@ -6,7 +6,9 @@ epsilon, because what it finds depends a little on what it looks at together. No
 is audited afterwards. Not claimed: that a tree can be mended; signs that were decided are left as they are.
 """
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 
@@ -14,9 +16,11 @@ from verify.audit.check import AuditReport, Verdict
 from verify.spec.box import Box
 from verify.spec.deviation import Leaf, Split, Tree, count_leaves
 
-STRICTER = Fraction(63, 64), Fraction(7, 8)  # of epsilon, one after the other until the whole tree is accepted
+STRICTER = Fraction(63, 64)  # of epsilon
+RETRIES = 8  # whole audits, each of which may refuse one more leaf
 TOGETHER = 64  # leaves about which the auditor is asked at once
 HALVINGS = 6  # of one leaf
+REFUSED = re.compile(r"box (?P<box>\d+), leaf (?P<leaf>\d+): ")
 
 Accepts = Callable[[Box, Tree], bool]
 Attempt = Callable[[Fraction, Sequence[Box], Sequence[Tree]], AuditReport]
@@ -33,16 +37,31 @@ def audited(attempt: Attempt, epsilon: Fraction, boxes: Sequence[Box], trees: Se
         return attempt(limit, [box], [tree]).verdict is Verdict.ACCEPT
 
     report = attempt(epsilon, boxes, trees)
-    for share in STRICTER:
-        if report.verdict is not Verdict.REJECT:
+    if report.verdict is not Verdict.REJECT:
+        return report
+    found = [mended(t, b, partial(accepts, STRICTER * epsilon)) for t, b in zip(trees, boxes, strict=True)]
+    whole = [tree for tree in found if tree is not None]
+    if len(whole) < len(found):
+        return report
+    for _ in range(RETRIES):
+        report = attempt(epsilon, boxes, whole)
+        place = REFUSED.match(report.reason)
+        if report.verdict is not Verdict.REJECT or place is None:
             break
-        found = [mended(t, b, partial(accepts, share * epsilon)) for t, b in zip(trees, boxes, strict=True)]
-        whole = [tree for tree in found if tree is not None]
-        if len(whole) < len(trees):
-            break
-        trees = whole
-        report = attempt(epsilon, boxes, trees)
+        box, leaf = int(place["box"]), int(place["leaf"])
+        whole[box] = _cut_again(whole[box], boxes[box], leaf)
     return report
+
+
+def _cut_again(tree: Tree, box: Box, number: int) -> Tree:
+    """The tree with its leaf of that number halved; leaves are counted from the lower halves on."""
+    if not isinstance(tree, Split):
+        return _halved(box) if isinstance(tree, Leaf) else tree
+    below, above = _halves(box, tree)
+    lower = count_leaves(tree.low)
+    if number < lower:
+        return replace(tree, low=_cut_again(tree.low, below, number))
+    return replace(tree, high=_cut_again(tree.high, above, number - lower))
 
 
 def mended(tree: Tree, box: Box, accepts: Accepts, *, halvings: int = HALVINGS) -> Tree | None:

@@ -1,5 +1,6 @@
 """The auditor's own bound stays close to the prover's: a certificate that is accepted must not be a loose one."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -19,7 +20,7 @@ from verify.formal.deviation import DeviationResult, verify_deviation
 from verify.network.graph import Network, build
 from verify.network.write_onnx import write_onnx
 from verify.spec.box import Box
-from verify.spec.deviation import Leaf, Split, Tree, Verdict
+from verify.spec.deviation import Leaf, Split, Tree, Verdict, count_leaves
 
 WIDTHS = (3, 8, 8, 8, 2)
 BOX = Box.from_floats([-1.0] * 3, [1.0] * 3)
@@ -148,3 +149,22 @@ def test_a_mended_tree_has_only_leaves_that_were_accepted(leaves: int, seed: int
     assert all(volume(part) <= largest for part in parts(found, box))
     assert sum(volume(part) for part in parts(found, box)) == 1
     assert mend.mended(Leaf(), box, lambda *_: False) is None
+
+
+def test_a_leaf_that_only_a_whole_audit_refuses_is_halved() -> None:
+    """Of two boxes; the auditor accepts every subtree alone, and the whole where one leaf is smaller."""
+    boxes = [Box.from_floats([0.0, 0.0], [1.0, 1.0]), Box.from_floats([0.0, 0.0], [8.0, 1.0])]
+    cut = Split(0, Fraction(4), Split(0, Fraction(2), Leaf(), Leaf()), Leaf())
+    tried: list[list[Tree]] = []
+
+    def attempt(epsilon: Fraction, domain: Sequence[Box], trees: Sequence[Tree]) -> AuditReport:
+        accepted = len(domain) == 1 or count_leaves(trees[1]) > 3
+        if len(domain) == 2:
+            tried.append(list(trees))
+        reason = "" if accepted else "box 1, leaf 2: output 0 deviates"
+        return AuditReport(Audited.ACCEPT if accepted else Audited.REJECT, reason, 0, None, "", "", ())
+
+    report = mend.audited(attempt, Fraction(1), boxes, [Leaf(), cut])
+    assert report.verdict is Audited.ACCEPT
+    assert tried[-1] == [Leaf(), Split(0, Fraction(4), cut.low, Split(0, Fraction(6), Leaf(), Leaf()))]
+    assert len(tried) == 3
