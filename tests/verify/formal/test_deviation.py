@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.verify.evidence import check_evidence
 from verify.errors import MismatchError, SpecificationError, UnsupportedOperation
 from verify.formal.deviation import verify_deviation
 from verify.formal.lift import align
@@ -16,40 +17,13 @@ from verify.formal.symbols import MemoryLimit, TimeLimit
 from verify.network.evaluate import evaluate
 from verify.network.graph import build
 from verify.spec.box import Box
-from verify.spec.deviation import Split, Verdict, count_leaves
+from verify.spec.deviation import Verdict
 
 SECONDS = 20.0
 
 
 def unit_box(n, radius=1):
     return Box((Fraction(-radius),) * n, (Fraction(radius),) * n)
-
-
-def leaf_boxes(tree, lower, upper):
-    """Sub-boxes of the leaves, exactly, by walking the tree of the record."""
-    pending = [(tree, lower, upper)]
-    while pending:
-        node, low, high = pending.pop()
-        if isinstance(node, Split):
-            i, at = node.dimension, node.at
-            pending.append((node.high, (*low[:i], at, *low[i + 1 :]), high))
-            pending.append((node.low, low, (*high[:i], at, *high[i + 1 :])))
-        else:
-            yield Box(low, high)
-
-
-def check_evidence(original, compact, boxes, result):
-    """Every leaf of the record, bounded afresh on its own, shows `upper`; the trees are as long as stated."""
-    program = compile_pair(original, compact, result.lift)
-    assert program.rule == result.rule
-    count = 0
-    for tree, box in zip(result.trees, boxes, strict=True):
-        for leaf in leaf_boxes(tree, box.lower, box.upper):
-            low, high = (torch.from_numpy(a)[None] for a in leaf.outward())
-            bounds = program.bounds(low, high, symbols=result.parameters["symbols"])
-            assert float(bounds.deviation()) <= result.upper * (1 + 1e-9)
-            count += 1
-    assert count == result.leaves == sum(map(count_leaves, result.trees))
 
 
 def check_witness(original, compact, boxes, result):

@@ -6,18 +6,17 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import torch
 
+from tests.verify.evidence import check_evidence
 from verify.complete.enumeration import enumerate_regions
 from verify.complete.system import relu_system
 from verify.errors import DataError, SpecificationError
-from verify.formal.program import compile_pair
 from verify.network.graph import build
 from verify.parallel.checkpoint import Pieces, load, save, tree_of
 from verify.parallel.pieces import SEVERAL, verify_in_pieces
 from verify.parallel.workers import WorkersLost
 from verify.spec.box import Box
-from verify.spec.deviation import Split, Verdict, count_leaves
+from verify.spec.deviation import Verdict, count_leaves
 
 SECONDS = 60.0
 
@@ -46,27 +45,6 @@ BOXES = (
 
 def exact_deviation(original, compact):
     return max(enumerate_regions(relu_system(original, compact), box).deviation() for box in BOXES)
-
-
-def check_evidence(original, compact, result):
-    """Every leaf of the grafted trees, bounded afresh by the result's rule, shows the bound of all."""
-    program = compile_pair(original, compact, result.lift)
-    assert result.rule == program.rule
-    for tree, box in zip(result.trees, BOXES, strict=True):
-        pending = [(tree, box.lower, box.upper)]
-        while pending:
-            node, low, high = pending.pop()
-            if isinstance(node, Split):
-                i, at = node.dimension, node.at
-                assert low[i] < at < high[i]
-                pending.append((node.high, (*low[:i], at, *low[i + 1 :]), high))
-                pending.append((node.low, low, (*high[:i], at, *high[i + 1 :])))
-            else:
-                ends = (torch.from_numpy(a)[None] for a in Box(low, high).outward())
-                assert float(
-                    program.bounds(*ends, symbols=result.parameters["symbols"]).deviation()
-                ) <= result.upper * (1 + 1e-9)
-    assert result.leaves == sum(map(count_leaves, result.trees))
 
 
 class Stopping:
@@ -98,7 +76,7 @@ def test_pieces_decide_epsilon_both_ways(seed):
         assert any(box.contains(result.witness) for box in BOXES)
         if verdict is Verdict.PROVED:
             assert exact <= Fraction(result.upper) <= exact * factor
-            check_evidence(original, compact, result)
+            check_evidence(original, compact, BOXES, result)
 
 
 def test_the_tightest_bound_is_close_to_the_exact_one():
@@ -108,7 +86,7 @@ def test_the_tightest_bound_is_close_to_the_exact_one():
     assert result.verdict is Verdict.PROVED
     assert exact <= Fraction(result.upper) <= Fraction(11, 10) * exact * (1 + Fraction(1, 10**9))
     assert max(result.per_output_upper) <= result.upper
-    check_evidence(original, compact, result)
+    check_evidence(original, compact, BOXES, result)
 
 
 def test_a_stopped_search_continues_from_its_checkpoint(tmp_path):
@@ -116,26 +94,26 @@ def test_a_stopped_search_continues_from_its_checkpoint(tmp_path):
     epsilon = exact_deviation(original, compact) * Fraction(10001, 10000)
     path = tmp_path / "state.json"
 
-    def run(**more):
+    def run(slice_seconds=0.05, workers=None):
         return verify_in_pieces(
-            original, compact, BOXES, epsilon=epsilon, slice_seconds=0.05, checkpoint=path, attack=None,
-            backward=False, **more,
+            original, compact, BOXES, epsilon=epsilon, slice_seconds=slice_seconds, checkpoint=path, attack=None,
+            backward=False, timeout=SECONDS, workers=workers,
         )  # fmt: skip
 
-    stopped = run(timeout=SECONDS, workers=Stopping(4))
+    stopped = run(slice_seconds=0.01, workers=Stopping(4))  # too short to be done, however fast the machine
     assert stopped.verdict is Verdict.UNKNOWN
     assert stopped.upper < math.inf
     assert "lost" in stopped.words
     before = json.loads(path.read_text())
     assert len(before["results"]) == 4
-    finished = run(timeout=SECONDS)
+    finished = run()
     after = json.loads(path.read_text())
     assert finished.verdict is Verdict.PROVED
     assert finished.upper <= stopped.upper
     assert before["results"].items() <= after["results"].items()
     if finished.rule != SEVERAL:  # a slice too short for affine forms falls back to intervals
-        check_evidence(original, compact, finished)
-    again = run(timeout=SECONDS, workers=Stopping(0))
+        check_evidence(original, compact, BOXES, finished)
+    again = run(workers=Stopping(0))
     assert (again.verdict, again.upper, again.trees) == (finished.verdict, finished.upper, finished.trees)
 
 
