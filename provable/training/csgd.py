@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from provable.errors import ScheduleError, TrainingError
+from provable.errors import TrainingError
 from provable.training.clusters import Collapse, CollapsePlan
+from provable.training.contraction import vanishing_steps
 from provable.training.serve import check_options, dense_gradient, refuse_closure
 
 
@@ -40,7 +41,7 @@ class CSGD(Optimizer):
 
     Raises:
         TrainingError: parameters without names, a plan that speaks of others, options out of range.
-        ScheduleError: nothing pulls the members of a cluster together.
+        ScheduleError: options under which the members of a cluster never come together.
     """
 
     def __init__(
@@ -72,10 +73,8 @@ class CSGD(Optimizer):
             raise TrainingError("CSGD needs names: pass model.named_parameters(), not model.parameters()")
         check_options(group, "lr", "strength", "momentum", "weight_decay")
         pulled = [name for name in group["param_names"] if name in self._plan.collapses]
-        if pulled and group["strength"] + group["weight_decay"] == 0:
-            raise ScheduleError(
-                f"with strength and weight_decay 0 the filters of {pulled[0]!r} never become identical; give a strength"
-            )
+        if pulled:
+            collapse_steps(**{name: group[name] for name in ("lr", "strength", "weight_decay", "momentum")})
         for name, p in zip(group["param_names"], group["params"], strict=True):
             collapse = self._plan.collapses.get(name)
             if collapse and p.shape[collapse.axis] != len(collapse.labels):
@@ -137,14 +136,10 @@ def collapse_steps(
     Raises:
         ScheduleError: the deviation never gets there.
     """
-    rate = lr * (strength + weight_decay)
-    factor = float(np.abs(np.roots([1.0, rate - 1.0 - momentum, momentum])).max())
-    if not 0 < rate < 2 * (1 + momentum):
-        raise ScheduleError(
-            f"with lr {lr:g}, strength {strength:g} and momentum {momentum:g} the deviation is multiplied by "
-            f"{factor:.6g} per step and never vanishes; take 0 < lr * (strength + weight_decay) < 2 (1 + momentum)"
-        )
-    return 1 if factor == 0 else max(1, int(np.ceil(np.log(to) / np.log(factor))))
+    return vanishing_steps(
+        "the distance within a cluster", lr=lr, pull="strength + weight_decay", size=strength + weight_decay,
+        momentum=momentum, to=to,
+    )  # fmt: skip
 
 
 def _mean(tensor: Tensor, axis: int, labels: Tensor, sizes: Tensor) -> Tensor:

@@ -76,8 +76,16 @@ class DPF:
         self._model, self._final, self._initial = model, sparsity, initial
         self._begin, self._steps, self._period, self._scope = begin, steps, period, scope
         self._layers = layers_of(model, layers)
+        self._refuse_nothing_left()
         self._masks = attach(self._layers, lambda name, layer: FeedbackMask(layer.weight.shape).to(layer.weight.device))
         self._time, self._reached = 0, self._initial
+
+    def _refuse_nothing_left(self) -> None:
+        sizes = {name: layer.weight.numel() for name, layer in self._layers.items()}
+        together = {", ".join(sizes): sum(sizes.values())} if self._scope == "global" else sizes
+        for names, size in together.items():
+            if round(self._final * size) == size:
+                raise TargetError(f"sparsity {self._final!r} leaves none of the {size} weights of {names}; take less")
 
     def sparsity(self, time: int) -> float:
         """What the schedule asks for after that many steps."""

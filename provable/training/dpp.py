@@ -209,7 +209,10 @@ def _view(shape: tuple[int, ...], granularity: str) -> tuple[int, ...]:
 
 
 def _count(keep: float | int, n: int, shape: tuple[int, ...]) -> int:
-    k = keep if isinstance(keep, int) else max(1, round(keep * n))
-    if not 1 <= k <= n or not keep > 0:
-        raise TargetError(f"a layer with weight {shape} chooses among {n}; it cannot keep {keep!r} of them")
+    k = keep if isinstance(keep, int) else max(1, round(keep * n)) if 0 < keep <= 1 else 0
+    if not 1 <= k <= n:
+        raise TargetError(
+            f"a layer with weight {shape} chooses among {n}; it cannot keep {keep!r} of them: give a number from 1 to "
+            f"{n}, or a share in (0, 1]"
+        )
     return k

@@ -17,12 +17,12 @@ Parameters with fewer than two axes are not ranked and follow the objective. Not
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from provable.errors import ScheduleError, TargetError
+from provable.errors import TargetError
+from provable.training.contraction import vanishing_steps
 from provable.training.masks import exactly_top
 from provable.training.serve import check_options, dense_gradient, refuse_closure
 
@@ -38,7 +38,7 @@ class GSM(Optimizer):
     Raises:
         TrainingError: options out of range.
         TargetError: no weight, or every weight, would stay.
-        ScheduleError: no weight decay.
+        ScheduleError: options under which weights that are not selected never vanish.
     """
 
     def __init__(
@@ -57,15 +57,18 @@ class GSM(Optimizer):
         if len({group["nonzero_ratio"] for group in self.param_groups}) > 1:
             raise TargetError("nonzero_ratio is one number for the whole network; parameter groups differ in it")
         if self.count < 1:
-            raise TargetError(f"{nonzero_ratio:g} of {self._size} weights with two or more axes is none")
+            raise TargetError(
+                f"nonzero_ratio {nonzero_ratio:g} of {self._size} weights with two or more axes is none; pass the "
+                f"weights of layers, and a ratio that keeps one of them"
+            )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; refuses a group that the rule cannot serve."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         check_options(group, "lr", "momentum", "weight_decay")
-        if group["weight_decay"] == 0 and any(map(_ranked, group["params"])):
-            raise ScheduleError("without weight_decay the weights that are not selected never vanish; give it a value")
+        if any(map(_ranked, group["params"])):
+            passive_steps(**{name: group[name] for name in ("lr", "weight_decay", "momentum")})
 
     @property
     def count(self) -> int:
@@ -131,12 +134,9 @@ def passive_steps(*, lr: float, weight_decay: float, momentum: float = 0.98, to:
     Raises:
         ScheduleError: it never gets there.
     """
-    factor = float(np.abs(np.roots([1.0, lr * weight_decay - 1.0 - momentum, momentum])).max())
-    if not 0 < lr * weight_decay < 2 * (1 + momentum):
-        raise ScheduleError(
-            f"a weight that is never selected is multiplied by {factor:.6g} per step and never vanishes"
-        )
-    return max(1, int(np.ceil(np.log(to) / np.log(factor)))) if factor else 1
+    return vanishing_steps(
+        "a weight that is never selected", lr=lr, pull="weight_decay", size=weight_decay, momentum=momentum, to=to
+    )
 
 
 def _ranked(parameter: Tensor) -> bool:

@@ -2,30 +2,30 @@
 
     layer by layer   min_W E_X || layer_W(X_l) - F_l(X) ||^2,  W in S;  X_l: input through the layers pruned so far
     ADMM             W <- Adam on the loss + rho/2 ||W - Z + U||^2,  Z <- Pi_S(W + U),  U <- U + W - Z
-                     rho grows, and U shrinks with it (it is the multiplier divided by rho)
-    Pi_S             per kernel the pattern of 4 entries that keeps most of its norm; then the kernels of largest norm
+                     rho grows, and U shrinks with it (it is the multiplier divided by rho); Pi_S: patterns.py
 
     model, residuals = prune_privately(model, Synthetic((1, 28, 28), 0.0, 1.0), input_range=(0.0, 1.0))   # no data
     fix_zeros(model); ...the client's own loop, on private data...; release_zeros(model)
 
-Reference for the idea: Gong et al., 2020; formulas are this project's reading of it. Theory: theory_notes/training.md.
-Not claimed: differential privacy. The designer sees no private input, but sees weights that were trained on them.
+`PrivateADMM` is the same layer by layer, with a state to save in between. Reference for the idea: Gong et al., 2020;
+formulas are this project's reading of it. Theory: theory_notes/training.md. Not claimed: differential privacy. The
+designer sees no private input, but sees weights that were trained on them.
 """
 
 import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from provable.errors import SyntheticError, TargetError
+from provable.errors import ScheduleError, SyntheticError, TargetError, TrainingError
 from provable.progress import Progress, Silent
-from provable.training.masks import exactly_top
+from provable.training.patterns import project
 
-ENTRIES = 4  # of a pattern: the centre and three neighbours
 RHO = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)  # relative to the spread of the layer's output
 
 
@@ -67,34 +67,108 @@ class Residuals:
     primal: tuple[float, ...]
 
 
-def patterns() -> Tensor:
-    """The library: (56, 3, 3) masks with the centre and three of its eight neighbours."""
-    around = [i for i in range(9) if i != 4]
-    library = torch.zeros(0, 9)
-    for chosen in itertools.combinations(around, ENTRIES - 1):
-        mask = torch.zeros(1, 9)
-        mask[0, [4, *chosen]] = 1.0
-        library = torch.cat([library, mask])
-    return library.view(-1, 3, 3)
+class PrivateADMM:
+    """A copy of a model whose layers are pruned one after the other, without any data of its owner.
 
-
-def project(weight: Tensor, connectivity: float, library: Tensor | None = None) -> Tensor:
-    """The nearest weight ``(out, in, 3, 3)`` whose kernels are zero or follow a pattern, a share of them not zero.
+    Args:
+        model: trained by the client; not changed. Everything is computed where it is.
+        synthetic: what is used instead of data.
+        input_range: smallest and largest input of the network, as the client declares it.
+        connectivity: share of the kernels of every layer that stay.
+        layers: names; default all convolutions with 3x3 kernels and one group.
+        count, iterations, lr: synthetic inputs, Adam steps per value of rho, and their rate.
 
     Raises:
-        TargetError: kernels of another size, or a share that keeps none or more than all.
+        SyntheticError: the synthetic inputs have another range, or a shape that the model cannot read, or are none.
+        TargetError: no layer with 3x3 kernels, or a share that keeps none.
+        ScheduleError: no steps, or steps that move nothing.
     """
-    if weight.ndim != 4 or weight.shape[2:] != (3, 3):
-        raise TargetError(f"patterns are for 3x3 kernels, this weight has shape {tuple(weight.shape)}")
-    kernels = weight.flatten(0, 1)
-    kept = round(connectivity * len(kernels))
-    if not 1 <= kept <= len(kernels):
-        raise TargetError(f"a connectivity of {connectivity!r} keeps {kept} of {len(kernels)} kernels")
-    masks = (patterns() if library is None else library).to(weight)
-    norms = kernels.square().flatten(1) @ masks.flatten(1).T  # (kernels, patterns)
-    best, index = norms.max(dim=1)
-    fitted = kernels * masks[index] * exactly_top(best, kept)[:, None, None]
-    return fitted.view_as(weight)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        synthetic: Synthetic,
+        *,
+        input_range: tuple[float, float],
+        connectivity: float = 0.5,
+        layers: Sequence[str] | None = None,
+        count: int = 128,
+        iterations: int = 20,
+        lr: float = 1e-3,
+    ) -> None:
+        _check(synthetic, tuple(input_range), count, iterations, lr)
+        self._teacher, self._student = (copy.deepcopy(model).eval() for _ in range(2))
+        self._training = model.training
+        self._student.requires_grad_(True)
+        self._layers = _three_by_three(self._student, layers)
+        for layer in self._layers.values():
+            project(layer.weight.detach(), connectivity)  # refuses the share before anything is computed
+        self._inputs = synthetic.inputs(count).to(next(model.parameters()))
+        self._connectivity, self._iterations, self._lr = connectivity, iterations, lr
+        self._found: dict[str, Residuals] = {}
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Layers that are still to be pruned, in their order."""
+        return tuple(name for name in self._layers if name not in self._found)
+
+    @property
+    def done(self) -> bool:
+        """Whether every layer is pruned."""
+        return not self.left
+
+    @property
+    def residuals(self) -> tuple[Residuals, ...]:
+        """Of the layers pruned so far."""
+        return tuple(self._found.values())
+
+    def step(self) -> None:
+        """Prune the next layer, on what the layers before it now compute.
+
+        Raises:
+            ScheduleError: there is none left.
+        """
+        if self.done:
+            raise ScheduleError(f"all {len(self._layers)} layers are pruned; call finish()")
+        name = self.left[0]
+        wanted = _at(self._teacher, name, self._inputs)[1]
+        seen = _at(self._student, name, self._inputs)[0]
+        primal = _admm(self._layers[name], seen, wanted, self._connectivity, self._iterations, self._lr)
+        self._found[name] = Residuals(name, primal)
+
+    def finish(self) -> nn.Module:
+        """The pruned copy.
+
+        Raises:
+            ScheduleError: a layer is still to be pruned.
+        """
+        if not self.done:
+            raise ScheduleError(f"layer {self.left[0]!r} is not pruned yet, {len(self.left)} are left; step() on")
+        return self._student.train(self._training)
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Weights and residuals of the layers pruned so far."""
+        weights = {name: self._layers[name].weight.detach().clone() for name in self._found}
+        return {"weights": weights, "primal": {name: list(found.primal) for name, found in self._found.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Continue where `state_dict` was taken, with the same model and arguments.
+
+        Raises:
+            TrainingError: the state of something else.
+        """
+        weights, primal = state.get("weights", {}), state.get("primal", {})
+        pruned = tuple(self._layers)[: len(weights)]
+        fitting = [n for n in pruned if n in weights and weights[n].shape == self._layers[n].weight.shape]
+        if set(state) != {"weights", "primal"} or set(primal) != set(weights) or len(fitting) != len(weights):
+            raise TrainingError(
+                "this is not a state of PrivateADMM for these layers: it needs 'weights' and 'primal' of the first of "
+                f"{', '.join(self._layers)}, and was given {', '.join(map(str, weights)) or 'none'}"
+            )
+        for name in fitting:
+            with torch.no_grad():
+                self._layers[name].weight.copy_(weights[name])
+        self._found = {name: Residuals(name, tuple(primal[name])) for name in fitting}
 
 
 def prune_privately(
@@ -109,52 +183,51 @@ def prune_privately(
     lr: float = 1e-3,
     progress: Progress | None = None,
 ) -> tuple[nn.Module, tuple[Residuals, ...]]:
-    """A pruned copy of the model, made without any data of its owner.
+    """A pruned copy of the model, made without any data of its owner: `PrivateADMM` from its first layer to its last.
 
     Args:
-        model: trained by the client; not changed.
-        synthetic: what is used instead of data.
-        input_range: smallest and largest input of the network, as the client declares it.
-        connectivity: share of the kernels of every layer that stay.
-        layers: names; default all convolutions with 3x3 kernels and one group.
-        count, iterations, lr: synthetic inputs, Adam steps per value of rho, and their rate.
+        model, synthetic, input_range, connectivity, layers, count, iterations, lr: as there.
         progress: is told of every layer.
 
     Raises:
-        SyntheticError: the synthetic inputs have another range, or a shape that the model cannot read.
-        TargetError: no layer with 3x3 kernels, or a share that keeps none.
+        SyntheticError, TargetError, ScheduleError: as there.
     """
-    if (synthetic.low, synthetic.high) != tuple(input_range):
+    pruner, told = PrivateADMM(
+        model, synthetic, input_range=input_range, connectivity=connectivity, layers=layers, count=count,
+        iterations=iterations, lr=lr,
+    ), progress or Silent()  # fmt: skip
+    told.stage("layers", len(pruner.left))
+    while not pruner.done:
+        name = pruner.left[0]
+        pruner.step()
+        told.step(name)
+    return pruner.finish(), pruner.residuals
+
+
+def _check(synthetic: Synthetic, declared: tuple[float, ...], count: int, iterations: int, lr: float) -> None:
+    if (synthetic.low, synthetic.high) != declared:
         raise SyntheticError(
             f"synthetic inputs lie in [{synthetic.low:g}, {synthetic.high:g}], the network's in "
-            f"[{input_range[0]:g}, {input_range[1]:g}]; features outside would be those of another network"
+            f"[{', '.join(f'{end:g}' for end in declared)}]; features outside would be those of another network"
         )
-    teacher, student = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
-    names = _three_by_three(student, layers)
-    inputs = synthetic.inputs(count).to(next(model.parameters()))
-    residuals, told = [], progress or Silent()
-    told.stage("layers", len(names))
-    for name in names:
-        wanted = _at(teacher, name, inputs)[1]
-        seen = _at(student, name, inputs)[0]
-        layer = student.get_submodule(name)
-        if isinstance(layer, nn.Conv2d):
-            residuals.append(Residuals(name, _admm(layer, seen, wanted, connectivity, iterations, lr)))
-        told.step(name)
-    return student.train(model.training), tuple(residuals)
+    if count < 1:
+        raise SyntheticError(f"need at least one synthetic input, got count {count!r}")
+    if iterations < 1 or not 0 < lr < math.inf:
+        raise ScheduleError(
+            f"with iterations {iterations!r} and lr {lr!r} the weights never come near their projection; take "
+            "iterations >= 1 and a positive, finite lr"
+        )
 
 
-def _three_by_three(model: nn.Module, layers: Sequence[str] | None) -> list[str]:
-    fit = [
-        n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and m.groups == 1
-    ]
-    chosen = fit if layers is None else list(layers)
+def _three_by_three(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Conv2d]:
+    found = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    fit = {name: m for name, m in found.items() if m.kernel_size == (3, 3) and m.groups == 1}
+    chosen = list(fit if layers is None else layers)
     wrong = [name for name in chosen if name not in fit]
     if wrong or not chosen:
-        raise TargetError(
-            f"patterns need ungrouped 3x3 convolutions; {wrong[:1] or 'the model has none'}; it has {fit}"
-        )
-    return chosen
+        what = f"{wrong[0]!r} is none" if wrong else "the model has none"
+        raise TargetError(f"patterns need ungrouped 3x3 convolutions; {what}; it has {', '.join(fit) or 'no other'}")
+    return {name: fit[name] for name in chosen}
 
 
 @torch.no_grad()

@@ -106,7 +106,7 @@ class SPP:
         layers: names; default all linear and convolution layers.
 
     Raises:
-        TargetError: a layer for which the ratio is no group, or all of them.
+        TargetError: options out of range, or a layer for which the ratio is no group, or all of them.
         ScheduleError: so few updates fit into the steps that no probability can reach 1.
         TrainingError: unknown or busy layers.
     """
@@ -126,10 +126,15 @@ class SPP:
     ) -> None:
         if kind not in KINDS:
             raise TargetError(f"kind is one of {', '.join(KINDS)}; got {kind!r}")
-        if not (0 < step <= 1 and 0 < knee < 1 and period >= 1) or steps // period * step < 1:
+        if not (0 < ratio < 1 and 0 < step <= 1 and 0 < knee < 1 and period >= 1):
+            raise TargetError(
+                f"need 0 < ratio < 1, 0 < step <= 1, 0 < knee < 1 and period >= 1; got ratio {ratio!r}, step {step!r}, "
+                f"knee {knee!r}, period {period!r}"
+            )
+        if steps // period * step < 1:
             raise ScheduleError(
                 f"{steps} steps with an update every {period} by at most {step:g} never bring a probability to 1; take "
-                f"at least {math.ceil(1 / step) * period if step > 0 and period > 0 else 'some'} steps, 0 < knee < 1"
+                f"at least {math.ceil(1 / step) * period} steps"
             )
         self._model, self._period, self._step, self._knee = model, period, step, knee
         self._generator, self._time = generator, 0

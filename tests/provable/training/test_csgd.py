@@ -185,8 +185,9 @@ def test_what_cannot_be_served_is_refused() -> None:
         CSGD(model.named_parameters(), plan, lr=0.1, strength=-1.0)
     with pytest.raises(TrainingError, match=r"rows for 'stem\.weight'"):
         CSGD([("stem.weight", nn.Parameter(torch.zeros(2, 1, 3, 3)))], plan, lr=0.1, strength=0.1)
-    with pytest.raises(ScheduleError, match="never become identical"):
-        CSGD(model.named_parameters(), plan, lr=0.1, strength=0.0, weight_decay=0.0)
+    for options in ({"lr": 0.1, "strength": 0.0, "weight_decay": 0.0}, {"lr": 0.0, "strength": 0.1}):
+        with pytest.raises(ScheduleError, match="the distance within a cluster is multiplied by 1 per step"):
+            CSGD(model.named_parameters(), plan, **options)
     optimizer = CSGD(model.named_parameters(), plan, lr=0.1, strength=0.1)
     with pytest.raises(TrainingError, match="closure"):
         optimizer.step(lambda: 0.0)

@@ -109,6 +109,10 @@ def test_impossible_requests_are_refused() -> None:
     for options in ({"sparsity": 1.0, "steps": 5}, {"sparsity": 0.5, "steps": 5, "initial": 0.6}):
         with pytest.raises(TargetError, match="initial <= sparsity"):
             DPF(network(), **options)
+    with pytest.raises(TargetError, match="leaves none of the 80 weights of 0, 2"):
+        DPF(network(), 0.999, 5)
+    with pytest.raises(TargetError, match="leaves none of the 32 weights of 2"):
+        DPF(network(), 0.985, 5, scope="layer")
     with pytest.raises(ScheduleError, match="steps >= 1"):
         DPF(network(), 0.5, 0)
     with pytest.raises(TargetError, match="scope"):

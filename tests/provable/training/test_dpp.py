@@ -113,8 +113,9 @@ def test_chosen_feature_maps_make_the_network_smaller() -> None:
 def test_impossible_requests_are_refused() -> None:
     with pytest.raises(TargetError, match="cannot keep 5"):
         DPP(network(), 5, "filter", 3, generator=generator())
-    with pytest.raises(TargetError, match="cannot keep 0"):
-        DPP(network(), 0, "weight", 3, generator=generator())
+    for keep in (0, 1.5, float("nan"), -0.5):
+        with pytest.raises(TargetError, match=rf"cannot keep {keep} of them: give a number from 1 to 9, or a share"):
+            DPP(network(), keep, "weight", 3, generator=generator())
     with pytest.raises(TargetError, match="no granularity 'kernel'"):
         DPP(network(), 1, "kernel", 3, generator=generator())
     with pytest.raises(ScheduleError, match="at least 1 step"):

@@ -116,10 +116,13 @@ def test_what_cannot_be_served_is_refused() -> None:
     with pytest.raises(TargetError, match="whole network"):
         GSM([{"params": model[0].parameters(), "nonzero_ratio": 0.2}, {"params": model[2].parameters()}], lr=0.1,
             nonzero_ratio=0.5)  # fmt: skip
-    with pytest.raises(ScheduleError, match="never vanish"):
-        GSM(model.parameters(), lr=0.1, nonzero_ratio=0.1, weight_decay=0.0)
+    for rate, decay, factor in ((0.1, 0.0, "1"), (0.0, 1e-4, "1"), (1.0, 4.0, r"1\.")):
+        with pytest.raises(ScheduleError, match=f"is multiplied by {factor}.* never vanishes; take 0 < lr"):
+            GSM(model.parameters(), lr=rate, nonzero_ratio=0.1, weight_decay=decay)
     with pytest.raises(ScheduleError, match="never vanishes"):
         passive_steps(lr=0.0, weight_decay=1e-4)
+    with pytest.raises(TargetError, match="0 weights with two or more axes is none; pass the weights of layers"):
+        GSM([model[0].bias], lr=0.1, nonzero_ratio=0.5)
     with pytest.raises(TrainingError, match="momentum"):
         GSM(model.parameters(), lr=0.1, nonzero_ratio=0.1, momentum=1.0)
     with pytest.raises(TrainingError, match="closure"):

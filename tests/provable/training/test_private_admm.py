@@ -1,6 +1,7 @@
 """Laws of privacy-preserving pruning: a true projection, no data, and convergence."""
 
 import inspect
+import io
 
 import pytest
 import torch
@@ -8,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from provable.errors import SyntheticError, TargetError
-from provable.training import Synthetic, fix_zeros, prune_privately, release_zeros
-from provable.training.private_admm import patterns, project
+from provable.errors import ScheduleError, SyntheticError, TargetError, TrainingError
+from provable.training import PrivateADMM, Synthetic, fix_zeros, prune_privately, release_zeros
+from provable.training.patterns import patterns, project
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -58,13 +59,14 @@ def test_the_library_is_every_pattern_once() -> None:
 
 
 def test_no_argument_can_carry_data() -> None:
-    parameters = inspect.signature(prune_privately).parameters
-    assert list(parameters) == [
-        "model", "synthetic", "input_range", "connectivity", "layers", "count", "iterations", "lr", "progress",
-    ]  # fmt: skip
-    assert parameters["synthetic"].annotation is Synthetic
-    with pytest.raises(TypeError):
-        prune_privately(network(), SYNTHETIC, input_range=(0.0, 1.0), loader=[])
+    names = ["model", "synthetic", "input_range", "connectivity", "layers", "count", "iterations", "lr"]
+    for pruned_by, more in ((PrivateADMM, []), (prune_privately, ["progress"])):
+        parameters = inspect.signature(pruned_by).parameters
+        assert list(parameters) == [*names, *more]
+        assert parameters["synthetic"].annotation is Synthetic
+        with pytest.raises(TypeError):
+            pruned_by(network(), SYNTHETIC, input_range=(0.0, 1.0), loader=[])
+    assert list(inspect.signature(PrivateADMM.step).parameters) == ["self"]
 
 
 def test_synthetic_inputs_have_the_range_and_levels_they_say() -> None:
@@ -97,6 +99,37 @@ def test_it_converges_to_the_structure_and_retraining_keeps_it() -> None:
     assert (pruned[2].weight[zeros] == 0).all()
 
 
+def test_a_run_goes_on_where_it_was_saved_to_the_same_bits() -> None:
+    model, options = network(), {"input_range": (0.0, 1.0), "lr": 5e-3, "iterations": 5}
+    straight, residuals = prune_privately(model, SYNTHETIC, **options)
+    first, second = (PrivateADMM(model, SYNTHETIC, **options) for _ in range(2))
+    first.step()
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    assert second.left == ("2",)
+    with pytest.raises(ScheduleError, match="layer '2' is not pruned yet"):
+        second.finish()
+    second.step()
+    assert second.residuals == residuals
+    resumed = second.finish()
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), straight.parameters(), strict=True))
+    with pytest.raises(ScheduleError, match="all 2 layers are pruned"):
+        second.step()
+    other = PrivateADMM(model, SYNTHETIC, layers=["2"], **options)
+    for state in (first.state_dict(), {}, {"weights": {}, "primal": {"0": [0.1]}}):
+        with pytest.raises(TrainingError, match="not a state of PrivateADMM"):
+            other.load_state_dict(state)
+
+
+def test_a_frozen_model_can_be_pruned_and_stays_frozen() -> None:
+    model = network().requires_grad_(False)
+    pruned, _ = prune_privately(model, SYNTHETIC, input_range=(0.0, 1.0), iterations=1)
+    assert all(p.requires_grad for p in pruned.parameters())
+    assert not any(p.requires_grad for p in model.parameters())
+
+
 def test_impossible_requests_are_refused() -> None:
     with pytest.raises(SyntheticError, match="finite low < high"):
         Synthetic((1, 4, 4), 1.0, 0.0)
@@ -108,5 +141,12 @@ def test_impossible_requests_are_refused() -> None:
         prune_privately(network(), Synthetic((2, 4, 4), 0.0, 1.0), input_range=(0.0, 1.0))
     with pytest.raises(TargetError, match="keeps 0 of 4"):
         prune_privately(network(), SYNTHETIC, input_range=(0.0, 1.0), connectivity=0.01)
+    with pytest.raises(SyntheticError, match="count 0"):
+        prune_privately(network(), SYNTHETIC, input_range=(0.0, 1.0), count=0)
+    for options in ({"iterations": 0}, {"lr": 0.0}, {"lr": float("nan")}):
+        with pytest.raises(ScheduleError, match="never come near their projection"):
+            prune_privately(network(), SYNTHETIC, input_range=(0.0, 1.0), **options)
+    with pytest.raises(TargetError, match="'4' is none; it has 0, 2"):
+        prune_privately(network(), SYNTHETIC, input_range=(0.0, 1.0), layers=["4"])
     with pytest.raises(TargetError, match="ungrouped 3x3"):
         prune_privately(nn.Sequential(nn.Linear(3, 2)), SYNTHETIC, input_range=(0.0, 1.0))

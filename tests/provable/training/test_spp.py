@@ -104,6 +104,9 @@ def test_training_ends_with_exactly_the_groups_asked_for(kind: str, counts: tupl
 def test_impossible_requests_are_refused() -> None:
     with pytest.raises(ScheduleError, match="never bring a probability to 1"):
         SPP(network(), 0.5, 3000, generator=generator())
+    for options in ({"ratio": float("nan")}, {"ratio": 1.0}, {"ratio": 0.5, "period": 0}, {"ratio": 0.5, "knee": 1.0}):
+        with pytest.raises(TargetError, match=r"need 0 < ratio < 1.* got ratio"):
+            SPP(network(), steps=10000, generator=generator(), **options)
     with pytest.raises(TargetError, match="is 0"):
         SPP(network(), 0.01, 10000, generator=generator())
     with pytest.raises(TargetError, match="kind is one of"):
