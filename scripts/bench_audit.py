@@ -62,12 +62,11 @@ def grown(box: Box, leaves: int) -> Tree:
     """A balanced tree that halves the coordinates in turn."""
     if leaves == 1:
         return Leaf()
-    widths = [high - low for low, high in zip(box.lower, box.upper, strict=True)]
-    i = widths.index(max(widths))
-    at = Fraction(float((box.lower[i] + box.upper[i]) / 2))
-    low = Box(box.lower, (*box.upper[:i], at, *box.upper[i + 1 :]))
-    high = Box((*box.lower[:i], at, *box.lower[i + 1 :]), box.upper)
-    return Split(i, at, grown(low, leaves - leaves // 2), grown(high, leaves // 2))
+    middle = box.middle()
+    if middle is None:
+        raise ValueError(f"{box} is too small for {leaves} leaves")
+    low, high = box.halves(*middle)
+    return Split(*middle, grown(low, leaves - leaves // 2), grown(high, leaves // 2))
 
 
 def acasxu(names: list[str], properties: list[int], data: Path) -> None:

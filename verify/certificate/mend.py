@@ -7,14 +7,14 @@ is audited afterwards. Not claimed: that a tree can be mended; signs that were d
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 
 from verify.audit.check import AuditReport, Verdict
 from verify.spec.box import Box
-from verify.spec.deviation import Leaf, Split, Tree, count_leaves
+from verify.spec.deviation import Leaf, Split, Tree, preorder
 
 STRICTER = Fraction(63, 64)  # of epsilon
 RETRIES = 8  # whole audits, each of which may refuse one more leaf
@@ -48,51 +48,62 @@ def audited(attempt: Attempt, epsilon: Fraction, boxes: Sequence[Box], trees: Se
         place = REFUSED.match(report.reason)
         if report.verdict is not Verdict.REJECT or place is None:
             break
-        box, leaf = int(place["box"]), int(place["leaf"])
-        whole[box] = _cut_again(whole[box], boxes[box], leaf)
+        box = int(place["box"])
+        cut = _cut_again(whole[box], boxes[box], int(place["leaf"]), leaf_counts(whole[box]))
+        if cut is None:
+            break
+        whole[box] = cut
     return report
 
 
-def _cut_again(tree: Tree, box: Box, number: int) -> Tree:
-    """The tree with its leaf of that number halved; leaves are counted from the lower halves on."""
+def leaf_counts(tree: Tree) -> dict[int, int]:
+    """The number of leaves of every subtree, by its identity."""
+    found: dict[int, int] = {}
+    for node in reversed(preorder(tree)):  # halves before what they are halves of
+        found[id(node)] = 1 if isinstance(node, Leaf) else found[id(node.low)] + found[id(node.high)]
+    return found
+
+
+def _cut_again(tree: Tree, box: Box, number: int, counts: Mapping[int, int]) -> Tree | None:
+    """The tree with its leaf of that number halved, lower halves first; None where it cannot be."""
+    if isinstance(tree, Leaf):
+        return _halved(box)
     if not isinstance(tree, Split):
-        return _halved(box) if isinstance(tree, Leaf) else tree
-    below, above = _halves(box, tree)
-    lower = count_leaves(tree.low)
+        return None
+    below, above = box.halves(tree.dimension, tree.at)
+    lower = counts[id(tree.low)]
     if number < lower:
-        return replace(tree, low=_cut_again(tree.low, below, number))
-    return replace(tree, high=_cut_again(tree.high, above, number - lower))
+        cut = _cut_again(tree.low, below, number, counts)
+        return None if cut is None else replace(tree, low=cut)
+    cut = _cut_again(tree.high, above, number - lower, counts)
+    return None if cut is None else replace(tree, high=cut)
 
 
-def mended(tree: Tree, box: Box, accepts: Accepts, *, halvings: int = HALVINGS) -> Tree | None:
+def mended(tree: Tree, box: Box, accepts: Accepts) -> Tree | None:
     """The tree with halved leaves wherever it is not accepted; None where that does not help.
 
     Args:
         accepts: whether the auditor accepts a tree on a box.
-        halvings: how often a leaf of `tree` may be halved.
     """
-    if count_leaves(tree) <= TOGETHER and accepts(box, tree):
-        return tree
-    if isinstance(tree, Leaf) and halvings > 0:
-        halvings, tree = halvings - 1, _halved(box)
-    if not isinstance(tree, Split):
-        return None
-    below, above = _halves(box, tree)
-    low = mended(tree.low, below, accepts, halvings=halvings)
-    high = None if low is None else mended(tree.high, above, accepts, halvings=halvings)
-    return None if low is None or high is None else Split(tree.dimension, tree.at, low, high)
+    counts = leaf_counts(tree)
+
+    def mend(tree: Tree, box: Box, halvings: int) -> Tree | None:
+        if (isinstance(tree, Leaf) or counts[id(tree)] <= TOGETHER) and accepts(box, tree):
+            return tree
+        cut: Tree | None = tree
+        if isinstance(tree, Leaf):
+            halvings, cut = halvings - 1, _halved(box) if halvings else None
+        if not isinstance(cut, Split):
+            return None
+        below, above = box.halves(cut.dimension, cut.at)
+        low = mend(cut.low, below, halvings)
+        high = None if low is None else mend(cut.high, above, halvings)
+        return None if low is None or high is None else Split(cut.dimension, cut.at, low, high)
+
+    return mend(tree, box, HALVINGS)
 
 
-def _halved(box: Box) -> Tree:
-    """Cut near the middle of the widest side; a point stays a leaf."""
-    widths = [high - low for low, high in zip(box.lower, box.upper, strict=True)]
-    widest = widths.index(max(widths))
-    low, high = box.lower[widest], box.upper[widest]
-    at = Fraction(float((low + high) / 2))
-    return Split(widest, at, Leaf(), Leaf()) if low < at < high else Leaf()
-
-
-def _halves(box: Box, cut: Split) -> tuple[Box, Box]:
-    i = cut.dimension
-    below = Box(box.lower, (*box.upper[:i], cut.at, *box.upper[i + 1 :]))
-    return below, Box((*box.lower[:i], cut.at, *box.lower[i + 1 :]), box.upper)
+def _halved(box: Box) -> Split | None:
+    """Two leaves, cut near the middle of the widest side; None where there is nothing to cut."""
+    middle = box.middle()
+    return None if middle is None else Split(*middle, Leaf(), Leaf())

@@ -86,6 +86,24 @@ class Box:
             return False
         return all(a <= Fraction(v) <= b for a, v, b in zip(self.lower, values, self.upper, strict=True))
 
+    def halves(self, dimension: int, at: Fraction) -> tuple["Box", "Box"]:
+        """The closed parts below and above `at` in one coordinate.
+
+        Raises:
+            SpecificationError: `at` lies outside the interval of the coordinate.
+        """
+        below = (*self.upper[:dimension], at, *self.upper[dimension + 1 :])
+        above = (*self.lower[:dimension], at, *self.lower[dimension + 1 :])
+        return Box(self.lower, below), Box(above, self.upper)
+
+    def middle(self) -> tuple[int, Fraction] | None:
+        """The widest coordinate and the float64 nearest its middle; None if that does not lie strictly inside."""
+        widths = [high - low for low, high in zip(self.lower, self.upper, strict=True)]
+        widest = widths.index(max(widths))
+        low, high = self.lower[widest], self.upper[widest]
+        at = Fraction(float((low + high) / 2))
+        return (widest, at) if low < at < high else None
+
     def outward(self) -> tuple[Floats, Floats]:
         """The smallest float64 box that contains this one: ``(lower, upper)``, each ``(dimension,)``."""
         return np.array([_below(v) for v in self.lower]), np.array([-_below(-v) for v in self.upper])

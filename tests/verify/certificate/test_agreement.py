@@ -20,7 +20,7 @@ from verify.formal.deviation import DeviationResult, verify_deviation
 from verify.network.graph import Network, build
 from verify.network.write_onnx import write_onnx
 from verify.spec.box import Box
-from verify.spec.deviation import Leaf, Split, Tree, Verdict, count_leaves
+from verify.spec.deviation import Decision, Leaf, Split, Tree, Verdict, count_leaves, preorder
 
 WIDTHS = (3, 8, 8, 8, 2)
 BOX = Box.from_floats([-1.0] * 3, [1.0] * 3)
@@ -131,17 +131,16 @@ def test_a_mended_tree_has_only_leaves_that_were_accepted(leaves: int, seed: int
     def parts(tree: Tree, box: Box) -> list[Box]:
         if not isinstance(tree, Split):
             return [box]
-        below, above = mend._halves(box, tree)
+        below, above = box.halves(tree.dimension, tree.at)
         return parts(tree.low, below) + parts(tree.high, above)
 
     def grown(count: int, box: Box) -> Tree:
         if count == 1:
             return Leaf()
-        cut = mend._halved(box)
-        assert isinstance(cut, Split)
-        below, above = mend._halves(box, cut)
+        dimension, at = box.middle() or (0, Fraction(0))
+        below, above = box.halves(dimension, at)
         first = int(rng.integers(1, count))
-        return Split(cut.dimension, cut.at, grown(first, below), grown(count - first, above))
+        return Split(dimension, at, grown(first, below), grown(count - first, above))
 
     box = Box.from_floats([0.0, 0.0], [1.0, 1.0])
     found = mend.mended(grown(leaves, box), box, accepts)
@@ -168,3 +167,34 @@ def test_a_leaf_that_only_a_whole_audit_refuses_is_halved() -> None:
     assert report.verdict is Audited.ACCEPT
     assert tried[-1] == [Leaf(), Split(0, Fraction(4), cut.low, Split(0, Fraction(6), Leaf(), Leaf()))]
     assert len(tried) == 3
+
+
+@pytest.mark.parametrize(
+    ("refused", "upper"), [(Decision("a", False, 0, Leaf(), Leaf()), 1.0), (Leaf(), 0.0)], ids=["sign", "point"]
+)
+def test_what_cannot_be_halved_is_not_audited_again(refused: Tree, upper: float) -> None:
+    """Signs that were decided stay as they are, and a point has no halves: the first refusal of the whole is final."""
+    box = Box.from_floats([0.0], [upper])
+    asked: list[Fraction] = []
+
+    def attempt(epsilon: Fraction, domain: Sequence[Box], trees: Sequence[Tree]) -> AuditReport:
+        asked.append(epsilon)
+        verdict = Audited.REJECT if epsilon == 1 else Audited.ACCEPT
+        return AuditReport(verdict, "box 0, leaf 0: output 0 deviates", 0, None, "", "", ())
+
+    assert mend.audited(attempt, Fraction(1), [box], [refused]).verdict is Audited.REJECT
+    assert asked == [1, mend.STRICTER, 1]
+
+
+@given(st.integers(1, 60), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=30)
+def test_leaf_counts_are_those_of_every_subtree(leaves: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+
+    def grown(count: int) -> Tree:
+        first = int(rng.integers(1, count)) if count > 1 else 0
+        return Split(0, Fraction(0), grown(first), grown(count - first)) if count > 1 else Leaf()
+
+    tree = grown(leaves)
+    counts = mend.leaf_counts(tree)
+    assert all(counts[id(node)] == count_leaves(node) for node in preorder(tree))

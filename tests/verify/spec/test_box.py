@@ -29,6 +29,38 @@ def test_outward_is_the_smallest_containing_float_box(intervals):
         assert Fraction(math.nextafter(high, -math.inf)) < b <= Fraction(high)
 
 
+@given(INTERVALS, st.data())
+@settings(deadline=None)
+def test_halves_share_the_cut_and_nothing_is_lost(intervals, data):
+    box = box_of(intervals)
+    i = data.draw(st.integers(0, box.dimension - 1))
+    at = box.lower[i] + (box.upper[i] - box.lower[i]) * data.draw(st.fractions(0, 1))
+    below, above = box.halves(i, at)
+    assert (below.lower, above.upper, below.upper[i], above.lower[i]) == (box.lower, box.upper, at, at)
+    assert [j for j in range(box.dimension) if below.upper[j] != box.upper[j] or above.lower[j] != box.lower[j]] in (
+        [],
+        [i],
+    )
+    with pytest.raises(SpecificationError, match="empty"):
+        box.halves(i, box.upper[i] + 1)
+
+
+@given(INTERVALS)
+@settings(deadline=None)
+def test_the_middle_cuts_the_widest_side_strictly_inside(intervals):
+    box = box_of(intervals)
+    found = box.middle()
+    widths = [b - a for a, b in zip(box.lower, box.upper, strict=True)]
+    if found is None:
+        middle = (box.lower[i := widths.index(max(widths))] + box.upper[i]) / 2
+        assert not box.lower[i] < Fraction(float(middle)) < box.upper[i]
+    else:
+        i, at = found
+        assert widths[i] == max(widths)
+        assert box.lower[i] < at < box.upper[i]
+        assert at.denominator & (at.denominator - 1) == 0
+
+
 @given(INTERVALS, st.integers(0, 2**32))
 @settings(deadline=None)
 def test_samples_lie_inside_and_are_float32_where_possible(intervals, seed):
