@@ -165,7 +165,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
     limit = options.limit or (2.0 if options.quick else 12.0)
-    console = Console()
+    console = Console(width=110)
     import_module("cvxpy")  # seconds that would be counted as Certify's
     if not (options.data / "acasxu").exists():
         console.print(f"no data in {options.data}: only the small networks are run")
@@ -193,22 +193,20 @@ def timed(name: str, problem: Problem, limit: float) -> tuple[Result, float]:
 
 
 def table(group: str, found: list[Benchmark], known: dict[tuple[str, str], tuple[Result, float]]) -> Table:
-    """One row per problem, one column per algorithm."""
-    names = [*GROUPS[group], ENGINE]
-    shown = Table("problem", *names, title=f"group {group}: answer, wall seconds (radius)")
+    """One row per problem and algorithm, our own engine the last one of each problem."""
+    shown = Table("problem", "algorithm", "answer", "wall s", "radius", title=f"group {group}")
     for bench in found:
-        shown.add_row(bench.name, *(cell(known.get((n, bench.name))) if n in bench.algorithms else "-" for n in names))
+        for name in bench.algorithms:
+            first, last = name == bench.algorithms[0], name == bench.algorithms[-1]
+            shown.add_row(bench.name if first else "", name, *cells(*known[name, bench.name]), end_section=last)
     return shown
 
 
-def cell(answer: tuple[Result, float] | None) -> str:
+def cells(result: Result, seconds: float) -> tuple[str, str, str]:
     """Status, seconds, radius."""
-    if answer is None:
-        return "-"
-    result, seconds = answer
     late = " (time)" if result.words.startswith(("no answer within", "the solver stopped")) else ""
-    radius = "" if result.radius is None else f"\nr = {result.radius:.3g} {result.radius_kind}"
-    return f"{result.status.value}{late} {seconds:.2f}{radius}"
+    radius = "" if result.radius is None else f"{result.radius:.3g} {result.radius_kind}"
+    return f"{result.status.value}{late}", f"{seconds:.2f}", radius
 
 
 def report(console: Console, todo: list[Benchmark], known: dict[tuple[str, str], tuple[Result, float]]) -> int:
