@@ -72,12 +72,17 @@ def method(name: str) -> Method:
 
 
 def overview(chosen: Iterable[Method], width: int = 140) -> str:
-    """One row per method: its place on every axis; plain text."""
+    """One row per method: its place on every axis; then what each costs, and where it was published; plain text."""
+    known = tuple(chosen)
+    return "\n".join(_rows(known, columns, width) for columns in (COLUMNS, ("name", "cost", "reference")))
+
+
+def _rows(chosen: Iterable[Method], columns: tuple[str, ...], width: int) -> str:
     table = Table(box=None, pad_edge=False)
-    for column in COLUMNS:
+    for column in columns:
         table.add_column(column, no_wrap=column == "name")
     for known in chosen:
-        table.add_row(*(getattr(known, column) for column in COLUMNS))
+        table.add_row(*(getattr(known, column) for column in columns))
     return _plain(table, width)
 
 

@@ -109,6 +109,31 @@ def test_a_method_without_training_never_trains(known: Method, sketch, monkeypat
     assert result.compact.parameters
 
 
+PUBLISHED = {
+    "PFP": "1911.07412", "CoreNet": "1804.05345", "SiPP": "1910.05422", "CaP": "2108.13728", "Taylor": "1906.10771",
+    "channel similarity": "1908.02620", "functionality": "1810.07322", "C-SGD": "1904.03837", "GSM": "1909.12778",
+    "SPP": "1709.06994", "DPF": "2006.07253", "DPP": "2105.12686", "DJPQ": "2007.10463", "privacy": "2003.06513",
+    "prunability": "2103.06002", "multi-layer basis pursuit": "1806.00701",
+}  # fmt: skip
+"""System -> arXiv number of its paper; adaptive pruning is known from an abstract alone."""
+
+
+@pytest.mark.parametrize("system", PUBLISHED)
+def test_every_published_system_is_listed_with_its_reference_wherever_methods_are(system: str) -> None:
+    number = PUBLISHED[system]
+    assert any(f"arXiv {number}" in known.reference for known in methods())
+    assert number in overview(methods())
+    assert f"arXiv {number}" in (ROOT / "provable" / "METHODS.md").read_text(encoding="utf-8")
+
+
+@every_method
+def test_the_list_says_what_a_method_costs_and_who_published_it(known: Method) -> None:
+    printed = overview([known], width=400)
+    assert all(
+        value in printed for value in (known.name, known.cost, known.reference, *(getattr(known, a) for a in AXES))
+    )
+
+
 def test_the_document_is_what_the_command_prints(capsys) -> None:
     assert main(["methods", "--markdown"]) == 0
     printed = capsys.readouterr().out
