@@ -54,11 +54,15 @@ class Backward:
     def _sharpened(self, source: int) -> Bounds:
         """Better bounds of the argument of a ReLU: all from the ReLU before, then those that matter from the input.
 
-        That is z and y where a ReLU is curved, then D where one of the two is.
+        That is z and y where a ReLU is curved, then D where one of the two is; nothing where both ReLUs give 0 already.
         """
         b, kept = self.known[source], self.pair.kept(source)
-        for part in ("z", "y", "d"):
-            b = self._better(source, b, part, np.ones_like(getattr(b, part)[0], dtype=bool), short=True)
+        z, y, _ = three(b)
+        live = (z[1][kept] > 0) | (y[1] > 0)
+        in_z = z[1] > 0
+        in_z[kept] |= live
+        for part, wanted in (("z", in_z), ("y", live), ("d", live)):
+            b = self._better(source, b, part, wanted, short=True)
         b = sharpened(b, kept)
         b = self._better(source, b, "z", curved(b.z))
         b = sharpened(self._better(source, b, "y", curved(three(b)[1])), kept)

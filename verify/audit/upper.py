@@ -29,6 +29,9 @@ def products(body: Array, values: Array, exponent: int) -> Parts:
     for factor in (body, values):
         if not max(largest(factor), -float(factor.min(initial=0.0))) < 2.0**TERM_BITS:
             raise Resource("a factor leaves the range of exact products")
+    used = values.any(axis=1)  # many are 0: offsets of what is linear, coefficients of what is shut
+    if not used.all():
+        body, values = body[used], values[used]
     parts: Parts = []
     for first in range(0, len(body), LONGEST):
         some = slice(first, first + LONGEST)
@@ -45,8 +48,11 @@ def products(body: Array, values: Array, exponent: int) -> Parts:
 
 
 def _limbs(values: Array) -> tuple[Array, Array]:
-    hi = np.rint(values * power(-LIMB))
-    return hi, values - hi * power(LIMB)
+    hi = values * power(-LIMB)
+    np.rint(hi, out=hi)
+    lo = hi * -power(LIMB)
+    lo += values
+    return hi, lo
 
 
 def _sums(body: Array, values: Array) -> Array:

@@ -1,11 +1,14 @@
 """Whatever any function of the auditor does wrong, raising or answering NaN, the verdict is not ACCEPT."""
 
 import importlib
+import os
 import pkgutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
+from inspect import CO_GENERATOR
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -116,6 +119,53 @@ def test_an_error_at_a_later_call_of_every_function_is_not_accepted(name: str) -
             reached += 1
             assert found is not Verdict.ACCEPT, place
     assert reached > 40
+
+
+def verdicts_with_an_exception(name: str, times: tuple[int, ...], every: int) -> Counter[int]:
+    """One verdict for every so many of the places where the auditor's sources call a function, in Python or in C.
+
+    The audit is forked there the n-th time it comes by, for n in `times`; in the child that call raises. The result
+    counts the exit statuses of the children: 0 means ACCEPT.
+    """
+    visits, found, parent = Counter[tuple[Any, int]](), Counter[int](), os.getpid()
+    folder = str(Path(package.__file__).parent)
+
+    def watch(frame: Any, event: str, _: Any) -> None:
+        caller = {"c_call": frame, "call": frame.f_back}.get(event)
+        resumed = event == "call" and frame.f_code.co_flags & CO_GENERATOR  # a generator is no call of its own
+        if caller is None or resumed or not caller.f_code.co_filename.startswith(folder):
+            return
+        place = caller.f_code, caller.f_lasti
+        if place not in visits and len(visits) % every:
+            visits[place] = max(times)  # left out
+        visits[place] += 1
+        if visits[place] not in times:
+            return
+        child = os.fork()
+        if not child:
+            raise RuntimeError("injected")  # leaves the call, and ends the watch
+        found[os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])] += 1
+
+    status = 3
+    sys.setprofile(watch)
+    try:
+        status = 0 if verdict(name) is Verdict.ACCEPT else 1
+    finally:
+        sys.setprofile(None)
+        if os.getpid() != parent:
+            os._exit(status)
+    assert status == 0
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "times", "every"),
+    [("v0_decisions", (1,), 10), pytest.param("v0_decisions_float32", (1, 3), 1, marks=pytest.mark.slow)],
+)
+def test_an_exception_at_every_call_is_not_accepted(name: str, times: tuple[int, ...], every: int) -> None:
+    found = verdicts_with_an_exception(name, times, every)
+    assert found.total() * every > 1000
+    assert set(found) == {1}
 
 
 def poisoned(value: Any) -> tuple[Any, bool]:
