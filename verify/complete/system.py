@@ -3,16 +3,13 @@
     a_i = P_i (1, x, h_0 .. h_{i-1}),   h_i = max(a_i, 0),   f(x) - g(x) = Q (1, x, h)
 
 Every affine operation is evaluated on rational coefficients, so the system equals the networks in real arithmetic:
-nothing is rounded. leaky_relu and clip become ReLUs by
-
-    leaky(a) = s a + (1 - s) max(a, 0)        clip(a) = l + max(a - l, 0) - max(a - u, 0)
+nothing is rounded. Every piecewise-linear activation says in the table of activations which ReLUs it is the sum of.
 
 Theory: theory_notes/milp.md, section 1. Not claimed: that it is fast; operations that leave the rationals (a square
 root in a batch norm) or that are not piecewise linear are refused.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, cast
@@ -23,9 +20,10 @@ from numpy.typing import NDArray
 from verify.errors import MismatchError, UnsupportedOperation
 from verify.network.graph import Network, Node
 from verify.network.operations import OPERATIONS
+from verify.network.operations.activations import ACTIVATIONS
+from verify.network.operations.activations.activation import Activation, Curve
 
 Exact = NDArray[Any]  # of Fraction
-SUPPORTED = ("relu", "leaky_relu", "clip")
 _ZERO, _ONE = Fraction(0), Fraction(1)
 
 
@@ -98,58 +96,33 @@ class _Builder:
         missing = 1 + self.inputs + len(self.units) - len(value)
         return np.concatenate([value, exact_array(np.zeros((missing, *value.shape[1:]), dtype=int))])
 
+    def weighted_sum(self, factors: Sequence[Fraction], values: Sequence[Exact], shift: Fraction) -> Exact:
+        """``sum_i factors[i] values[i] + shift``, exactly."""
+        total = sum(self.padded(value) * factor for factor, value in zip(factors, values, strict=True))
+        total[0] += shift
+        return cast(Exact, total)
+
+    def relu(self, value: Exact) -> Exact:
+        """One more unit per element, and the columns that select them."""
+        first, flat = len(self.units), self.padded(value).reshape(len(value), -1)
+        for column in flat.T:
+            self.units.append(self.padded(column))
+        result = self.padded(flat * 0)
+        result[1 + self.inputs + first :] = exact_array(np.eye(flat.shape[1], dtype=int))
+        return result.reshape(len(result), *value.shape[1:])
+
+    def curve(self, function: Curve, value: Exact) -> Exact:
+        """Never asked for by a piecewise-linear activation."""
+        raise AssertionError("a chain of ReLUs has no curves")
+
     def _value(self, network: Network, node: Node, inputs: list[Exact]) -> Exact:
-        if node.op in _PIECEWISE:
-            return self._bent(inputs[0], _PIECEWISE[node.op](node))
-        if not OPERATIONS[node.op].linear:
+        operation = OPERATIONS[node.op]
+        if isinstance(operation, Activation) and operation.piecewise_linear:
+            return operation.bound(node, self, inputs[0])
+        if not operation.linear:
             raise UnsupportedOperation(node.op, node.name, _supported(), "not piecewise linear")
         parameters = {role: exact_array(array) for role, array in network.parameters_of(node).items()}
         return _affine(node, inputs, parameters, 1 + self.inputs + len(self.units))
-
-    def _bent(self, value: Exact, pieces: "_Pieces") -> Exact:
-        """``linear v + constant + sum_t factor_t max(v - knee_t, 0)`` for every element."""
-        shape, flat = value.shape[1:], value.reshape(len(value), -1)
-        first = len(self.units)
-        for column in flat.T:
-            for _, knee in pieces.hinges:
-                row = column.copy()
-                row[0] -= knee
-                self.units.append(self.padded(row))
-        result = self.padded(flat * pieces.linear)
-        result[0] += pieces.constant
-        for j in range(flat.shape[1]):
-            for t, (factor, _) in enumerate(pieces.hinges):
-                result[1 + self.inputs + first + j * len(pieces.hinges) + t, j] += factor
-        return result.reshape(len(result), *shape)
-
-
-@dataclass(frozen=True)
-class _Pieces:
-    """A piecewise linear function ``linear v + constant + sum factor max(v - knee, 0)``."""
-
-    linear: Fraction
-    constant: Fraction
-    hinges: tuple[tuple[Fraction, Fraction], ...]  # factor, knee
-
-
-def _leaky(node: Node) -> _Pieces:
-    slope = Fraction(cast(float, node.attributes["slope"]))
-    return _Pieces(slope, _ZERO, ((1 - slope, _ZERO),))
-
-
-def _clip(node: Node) -> _Pieces:
-    low, high = (cast(float, node.attributes[k]) for k in ("lower", "upper"))
-    upper = () if math.isinf(high) else ((-_ONE, Fraction(high)),)
-    if math.isinf(low):
-        return _Pieces(_ONE, _ZERO, upper)
-    return _Pieces(_ZERO, Fraction(low), ((_ONE, Fraction(low)), *upper))
-
-
-_PIECEWISE: Mapping[str, Callable[[Node], _Pieces]] = {
-    "relu": lambda node: _Pieces(_ZERO, _ZERO, ((_ONE, _ZERO),)),
-    "leaky_relu": _leaky,
-    "clip": _clip,
-}
 
 
 def exact_array(values: NDArray[Any]) -> Exact:
@@ -175,4 +148,5 @@ def _affine(node: Node, inputs: list[Exact], parameters: Mapping[str, Exact], co
 
 
 def _supported() -> list[str]:
-    return [*SUPPORTED, *(name for name, operation in OPERATIONS.items() if operation.linear)]
+    linear = [name for name, operation in OPERATIONS.items() if operation.linear]
+    return [*(a.name for a in ACTIVATIONS if a.piecewise_linear), *linear]

@@ -21,7 +21,8 @@ from verify.spec.deviation import Verdict
 from verify.testing.networks import networks
 from verify.testing.twins import compact_twins
 
-SMALL = {"ops": ("linear", "relu", "leaky_relu", "clip", "add", "shift", "scale"), "max_blocks": 4, "outputs": 2}
+OPS = ("linear", "relu", "leaky_relu", "clip", "hardsigmoid", "add", "shift", "scale")
+SMALL = {"ops": OPS, "max_blocks": 4, "outputs": 2}
 random_networks = st.sampled_from([(1,), (2,), (3,)]).flatmap(
     lambda shape: networks("dense", input_shape=shape, **SMALL)
 )

@@ -1,13 +1,14 @@
 """The table of operations: everything a `Network` may contain, one entry each.
 
 An entry declares its parameters and attributes, the shape of its result and its value in float64.
-Adding an operation is one class in the file of its family and one line in the table below.
+Adding an operation is one class in the file of its family and one line in the table below; an activation is a file in
+`activations`, and brings its bounds along.
 """
 
 from collections.abc import Mapping, Sequence
 
 from verify.network.graph import Node, Shape
-from verify.network.operations.activation import ACTIVATIONS
+from verify.network.operations.activations import ACTIVATIONS
 from verify.network.operations.affine import AFFINE
 from verify.network.operations.attention import ATTENTION
 from verify.network.operations.operation import Operation
