@@ -1,7 +1,9 @@
 """`verify question KIND`: decide a claim about every input of a domain and say what was established."""
 
 import argparse
+import math
 import sys
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ def run_question(options: argparse.Namespace) -> int:
         raise SpecificationError(f"--timeout {options.timeout} is not a positive number of seconds")
     kinds = {
         "arg-max": _arg_max, "per-output": _per_output, "relative": _relative, "property": _property, "sample": _sample,
+        "complete": _complete,
     }  # fmt: skip
     return kinds[options.kind](options)
 
@@ -69,6 +72,26 @@ def _property(options: argparse.Namespace) -> int:
     network, wanted = load_network(options.compact), read_vnnlib(options.property)
     found = prove_property(network, wanted, seconds=options.timeout, generator=default_rng(options.seed))
     return _say(found, f"no input of {options.property} is unsafe for {options.compact}")
+
+
+def _complete(options: argparse.Namespace) -> int:
+    from verify.complete.deviation import complete_deviation
+
+    original, compact, boxes, _ = _pair(options)
+    epsilon = None if options.epsilon is None else positive_decimal(options.epsilon, "--epsilon")
+    found = complete_deviation(
+        original, compact, boxes, method=options.method, epsilon=epsilon, seconds=options.timeout
+    )
+    proved = "not bounded in time" if found.upper == math.inf else f"at most {decimal_up(Fraction(found.upper))}"
+    if found.upper == found.lower:
+        proved = "exactly that"
+    asked = "" if epsilon is None else f" (asked: at most {options.epsilon})"
+    print(f"{found.verdict.value.upper()}{asked}: a deviation of {float(found.lower):.6g} is attained; it is {proved}.")
+    if found.claimed < found.upper:
+        print(f"The solver claims at most {found.claimed:.6g}, true up to its tolerance of 1e-6: no proof.")
+    print(f"{found.seconds:.2f} s, rational arithmetic; no auditor re-does this proof.")
+    print(f"Attained at {_shown(found.witness)}.")
+    return CODES[found.verdict]
 
 
 def _sample(options: argparse.Namespace) -> int:
@@ -126,10 +149,13 @@ def _say(found: Answer, claim: str) -> int:
     print(f"{found.verdict.value.upper()}: for every input of the domain, {claim}, in real arithmetic.")
     print(f"{found.leaves:,} sub-boxes, {found.seconds:.2f} s, rule {found.rule}; no auditor re-does this proof.")
     if found.verdict is Verdict.REFUTED and found.witness is not None:
-        more = ", ..." if len(found.witness) > SHOWN else ""
-        shown = ", ".join(repr(float(v)) for v in found.witness[:SHOWN])
-        print(f"The claim fails, replayed with rigorous rounding, at ({shown}{more}).")
+        print(f"The claim fails, replayed with rigorous rounding, at {_shown(found.witness)}.")
     if found.verdict is Verdict.UNKNOWN:
         rest = decimal_up(Fraction(1) - Fraction(found.share))
         print(f"Not decided: {found.reason}; proved on all but {rest} of the domain's volume.", file=sys.stderr)
     return CODES[found.verdict]
+
+
+def _shown(point: Sequence[Fraction]) -> str:
+    more = ", ..." if len(point) > SHOWN else ""
+    return f"({', '.join(repr(float(v)) for v in point[:SHOWN])}{more})"

@@ -17,6 +17,7 @@ def add_question(commands: Any, add_workers: Callable[[Any], None]) -> None:
     _per_output(kinds)
     _relative(kinds)
     _property(kinds)
+    _complete(kinds)
     add_workers(_sample(kinds))
 
 
@@ -64,6 +65,16 @@ def _property(kinds: Any) -> None:
         kinds, "property", "the compact network satisfies a VNN-LIB property: no input is unsafe", pair=False
     )
     command.add_argument("--property", type=Path, required=True, help="VNN-LIB file; it describes the unsafe points")
+
+
+def _complete(kinds: Any) -> None:
+    command = _kind(kinds, "complete", "the largest deviation of small ReLU networks, by a complete method")
+    _domain(command)
+    command.add_argument(
+        "--method", default="regions", choices=("regions", "milp", "relaxation"),
+        help="every activation region, exactly (default); a mixed-integer program; a linear program",
+    )  # fmt: skip
+    command.add_argument("--epsilon", metavar="E", help="decide whether the deviation is at most this decimal number")
 
 
 def _sample(kinds: Any) -> Any:

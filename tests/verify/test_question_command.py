@@ -67,6 +67,17 @@ def test_questions_have_exit_codes(folder: Path, capsys: pytest.CaptureFixture[s
     assert _ask(folder, "per-output", "--epsilon", "0.01,0.01", "--timeout", "1e-9") == 2
 
 
+def test_complete_methods_for_small_networks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _ask(folder, "complete") == 0
+    assert "exactly that" in capsys.readouterr().out
+    assert _ask(folder, "complete", "--method", "milp", "--epsilon", "0.000001") == 1
+    assert "The solver claims" in capsys.readouterr().out
+    assert _ask(folder, "complete", "--method", "relaxation", "--epsilon", "5") == 0
+    assert "at most" in capsys.readouterr().out
+    assert _ask(folder, "complete", "--timeout", "1e-9") == 2
+    assert "not bounded in time" in capsys.readouterr().out
+
+
 def test_properties_of_the_compact_network(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def ask(name: str) -> int:
         return main(["question", "property", str(folder / "compact.onnx"), "--property", str(folder / name)])

@@ -8,6 +8,8 @@ Theory: theory_notes/milp.md, section 2. The result is exact, not rounded. Not c
 of regions grows like units^inputs, and past `most_regions` the enumeration stops without an answer.
 """
 
+import math
+import time
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -46,8 +48,13 @@ class Extremes:
         return max(self.per_output())
 
 
-def enumerate_regions(system: ReluSystem, box: Box, *, most_regions: int = 100_000) -> Extremes | None:
+def enumerate_regions(
+    system: ReluSystem, box: Box, *, most_regions: int = 100_000, deadline: float = math.inf
+) -> Extremes | None:
     """Range of the outputs over a box, exactly; None if there are more than `most_regions` regions.
+
+    Args:
+        deadline: time (of `time.monotonic`) after which the answer is None as well.
 
     Raises:
         MismatchError: the box has another dimension, or more than `MOST_INPUTS` coordinates of positive width.
@@ -63,6 +70,8 @@ def enumerate_regions(system: ReluSystem, box: Box, *, most_regions: int = 100_0
     regions = 0
     while pending:
         unit, region = pending.pop()
+        if time.monotonic() >= deadline:
+            return None
         if unit == len(system.units):
             regions += 1
             found = _joined(found, system, region)

@@ -63,7 +63,7 @@ def milp_deviation(system: ReluSystem, box: Box, *, seconds: float = 60.0) -> Mi
     if not seconds > 0:
         raise SpecificationError(f"need a positive number of seconds, got {seconds}")
     deadline = time.monotonic() + seconds
-    ranges = proved_ranges(system, box)
+    ranges = proved_ranges(system, box, deadline=deadline)
     program = LinearProgram.of(system, ranges.columns, ranges.units)
     results = [_one_output(system, box, ranges, program, o, deadline) for o in range(len(system.outputs))]
     attained, claimed, proved, witness, solved = zip(*results, strict=True)

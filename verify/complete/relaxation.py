@@ -10,6 +10,8 @@ Reference: Ehlers, ATVA 2017 (triangle); Neumaier, Shcherbina, Math. Prog. 2004 
 theory_notes/milp.md, section 3. Not claimed: that the bound is close to the deviation; one polytope cannot say that.
 """
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -46,8 +48,11 @@ class Ranges:
         return tuple(i for i, (low, high) in enumerate(self.units) if low < 0 < high)
 
 
-def proved_ranges(system: ReluSystem, box: Box, *, tighten: bool = True) -> Ranges:
+def proved_ranges(system: ReluSystem, box: Box, *, tighten: bool = True, deadline: float = math.inf) -> Ranges:
     """Ranges of all units and outputs on a box, by intervals; with `tighten` each by two linear programs as well.
+
+    Args:
+        deadline: time (of `time.monotonic`) after which intervals have to do.
 
     Raises:
         MismatchError: the box has another dimension.
@@ -57,10 +62,12 @@ def proved_ranges(system: ReluSystem, box: Box, *, tighten: bool = True) -> Rang
     columns = [rounded_out(pair) for pair in zip(box.lower, box.upper, strict=True)]
     units: list[Range] = []
     for row in system.units:
-        units.append(_range_of(system, row, columns, units, tighten))
+        units.append(_range_of(system, row, columns, units, tighten and time.monotonic() < deadline))
         low, high = units[-1]
         columns.append((max(low, _ZERO), max(high, _ZERO)))
-    outputs = [_range_of(system, row, columns, units, tighten) for row in system.outputs]
+    outputs = [
+        _range_of(system, row, columns, units, tighten and time.monotonic() < deadline) for row in system.outputs
+    ]
     return Ranges(tuple(columns), tuple(units), tuple(outputs))
 
 
@@ -153,8 +160,10 @@ def triangle(row: Exact, column: int, width: int, low: Fraction, high: Fraction)
     return [argument - value, value - chord]
 
 
-def relaxed_upper(system: ReluSystem, box: Box, *, tighten: bool = True) -> tuple[Fraction, ...]:
-    """Proved upper bound of the absolute value of every output on a box."""
-    ranges = proved_ranges(system, box, tighten=tighten)
+def relaxed_upper(
+    system: ReluSystem, box: Box, *, tighten: bool = True, deadline: float = math.inf
+) -> tuple[Fraction, ...]:
+    """Proved upper bound of the absolute value of every output on a box; arguments as `proved_ranges`."""
+    ranges = proved_ranges(system, box, tighten=tighten, deadline=deadline)
     program = LinearProgram.of(system, ranges.columns, ranges.units)
     return tuple(max(program.upper(row), program.upper(-row), _ZERO) for row in system.outputs)
