@@ -1,6 +1,6 @@
 """Bounds of the deviation, method by method: in one pass, after a search, and how fast; one box, one thread.
 
-    python scripts/bench_verification.py [--tables pass search throughput] [--instances mnist acas conv] [--data FOLDER]
+    python scripts/bench_verification.py [--tables pass search throughput ...] [--instances mnist acas conv]
 
 Twins of real networks: "float16" rounds every weight; "removed" takes 20 % of the channels of every layer away by
 greedy elimination with least squares on uniform samples of the box; "inactive first" removes channels proved to be
@@ -11,11 +11,15 @@ pass: deviation found by attack, then upper bounds for every input of the box, w
 search: `--seconds` of branch and bound for the tightest bound; "audited" is what the auditor proved of it.
 throughput: sub-boxes bounded per second, and the share of matrix products in that time.
 
-Further tables: bench_layers.py (where a bound is loose), bench_search.py (what a family of questions decides),
-bench_completeness.py (agreement with exact methods), bench_audit.py.
+isomorphic, float16, compressed: what a family of questions decides (bench_search.py, which can be continued; hours).
+layers: where a bound is loose (bench_layers.py).
+completeness: agreement with exact methods (bench_completeness.py).
+soundness: random pairs against every kind of bound (bench_soundness.py).
 """
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,6 +56,14 @@ CONV = [
 ]
 INSTANCES = {"mnist": MNIST, "acas": ACAS, "conv": CONV}
 TABLES = ("pass", "search", "throughput")
+OF_OTHER_SCRIPTS = {
+    "isomorphic": ("bench_search.py", "--tables", "isomorphic"),
+    "float16": ("bench_search.py", "--tables", "float16"),
+    "compressed": ("bench_search.py", "--tables", "compressed"),
+    "layers": ("bench_layers.py",),
+    "completeness": ("bench_completeness.py",),
+    "soundness": ("bench_soundness.py",),
+}
 BATCH, CHUNK, REPEATS = 1000, 128, 5
 WIDTHS = (1 / 16, 1 / 64)
 PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::addmm_", "aten::baddbmm", "aten::matmul", "aten::mv")
@@ -202,7 +214,7 @@ def throughput(network: Network, box: Box, share: float) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=TABLES)
+    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=(*TABLES, *OF_OTHER_SCRIPTS))
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--instances", nargs="+", default=list(INSTANCES), choices=list(INSTANCES))
     parser.add_argument("--keep", type=float, default=0.8)
@@ -230,6 +242,10 @@ def main() -> None:
                 rate, share = throughput(read_onnx(options.data / model), box, width)
                 pair = f"{Path(model).stem}, {Path(domain).stem}, 1/{1 / width:.0f} of the width"
                 console.print(f"{pair}: {rate:,.0f} sub-boxes/s, {share:.0%} in products")
+    for table in OF_OTHER_SCRIPTS:
+        if table in options.tables:
+            script, *arguments = OF_OTHER_SCRIPTS[table]
+            subprocess.run([sys.executable, str(Path(__file__).with_name(script)), *arguments], check=True)
 
 
 def _table(

@@ -153,9 +153,9 @@ def test_pieces_of_many_inputs_are_cut_by_signs(tmp_path):
     paths, (original, compact) = pair_files(tmp_path, *perceptrons(rng, MANY_INPUTS, (8, 6)))
     box = Box.from_floats(np.full(MANY_INPUTS, -0.1), np.full(MANY_INPUTS, 0.1))
     whole = verify_deviation(original, compact, [box], timeout=5, ratio=1e6)
-    options = {"ratio": 1.01, "checkpoint": tmp_path / "state.json", "slice_seconds": 0.5, "attack": None}
-    first = verify_in_pieces(original, compact, [box], timeout=5.0, **options)
-    again = verify_in_pieces(original, compact, [box], timeout=5.0, **options)
+    options = {"ratio": 1.01, "checkpoint": tmp_path / "state.json", "slice_seconds": 3.0, "attack": None}
+    first = verify_in_pieces(original, compact, [box], timeout=8.0, **options)  # ends by time, on any machine
+    again = verify_in_pieces(original, compact, [box], timeout=4.0, **options)
     assert decided(first)
     assert again.upper <= first.upper < whole.upper
     pieces = load(tmp_path / "state.json", json.loads((tmp_path / "state.json").read_text())["question"], [box])
