@@ -21,6 +21,6 @@ ACTIVATIONS: tuple[Activation, ...] = (
 )  # fmt: skip
 
 __all__ = [
-    "ACTIVATIONS", "Activation", "Clip", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Sigmoid", "Silu",
-    "Tanh",
+    "ACTIVATIONS", "Activation", "Clip", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Sigmoid",
+    "Silu", "Tanh",
 ]  # fmt: skip
