@@ -67,6 +67,10 @@ def _add_deviation(commands: Any) -> None:
     question.add_argument("--tightest", action="store_true", help="find the smallest provable bound (default)")
     command.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds for the search (60)")
     command.add_argument(
+        "--memory", type=int, default=2048, metavar="MIB",
+        help="what the symbols of one step may hold; beyond it fewer sub-boxes at once, then intervals (2048)",
+    )  # fmt: skip
+    command.add_argument(
         "--arithmetic", choices=("real", "float32"), default="real",
         help="float32: the certificate covers float32 executions, sums in any order (default: real numbers)",
     )  # fmt: skip

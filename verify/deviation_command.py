@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from verify.parallel.workers import Workers
 
 LARGEST_CHANNELS_FILE = 64 * 2**20
+MEBIBYTE = 2**20
 NEGLIGIBLE = 1e-9  # without --epsilon, a proved bound this small ends the search
 
 
@@ -40,6 +41,8 @@ def run_deviation(options: argparse.Namespace) -> int:
         raise SpecificationError("--arithmetic float32 needs --certificate: the auditor adds the rounding to the proof")
     if not options.timeout > 0:
         raise SpecificationError(f"--timeout {options.timeout} is not a positive number of seconds")
+    if not options.memory > 0:
+        raise SpecificationError(f"--memory {options.memory} is not a positive number of MiB")
     original, compact = load_network(options.original), load_network(options.compact)
     domain = read_vnnlib(options.domain)
     _require_fit(original, compact, domain.inputs)
@@ -52,6 +55,7 @@ def run_deviation(options: argparse.Namespace) -> int:
             result = verify_deviation(
                 original, compact, domain.boxes, epsilon=epsilon, channels=channels, timeout=options.timeout,
                 floor=NEGLIGIBLE, generator=default_rng(options.seed), progress=report_progress,
+                memory_limit=options.memory * MEBIBYTE,
             )  # fmt: skip
     print(_table(result))
     if result.backward_upper is not None and result.backward_upper < result.upper:
@@ -87,7 +91,7 @@ def _in_pieces(
     with chosen_workers(options) as workers:
         return verify_in_pieces(
             original, compact, boxes, epsilon=epsilon, channels=channels, timeout=options.timeout, floor=NEGLIGIBLE,
-            workers=workers, checkpoint=options.resume, seed=options.seed,
+            workers=workers, checkpoint=options.resume, seed=options.seed, memory_limit=options.memory * MEBIBYTE,
         )  # fmt: skip
 
 

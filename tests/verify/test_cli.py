@@ -77,6 +77,14 @@ def test_questions_have_exit_codes(folder: Path) -> None:
     assert _deviation(folder, "--epsilon", "0.0000001") == 1
 
 
+def test_little_memory_is_enough_for_an_answer_and_none_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _deviation(folder, "--epsilon", "0.1", "--memory", "1") == 0
+    assert _deviation(folder, "--memory", "0") == 3
+    assert "--memory 0 is not a positive number of MiB" in capsys.readouterr().err
+
+
 def test_certificate_with_a_smaller_claim_is_rejected(folder: Path) -> None:
     certificate = folder / "certificate.json"
     assert _deviation(folder, "--certificate", str(certificate)) == 0
