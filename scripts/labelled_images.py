@@ -1,4 +1,7 @@
-"""Small sets of images with labels for the scripts: the digits that ship with the package, and a part of MNIST."""
+"""Small sets of images with labels for the scripts: the digits that ship with the package, and a part of MNIST.
+
+They lie on a GPU where there is one.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +12,7 @@ from torch import Tensor
 
 from provable.reference import load
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TRAINING = 2000  # images of MNIST
 
 
@@ -27,7 +31,7 @@ def digits(name: str) -> Data:
     reference = load(name)
     known, fresh = reference.calibration, reference.held_out
     arrays = (known.images[:600], known.labels[:600], fresh.images, fresh.labels)
-    return Data(*(torch.from_numpy(array) for array in arrays))
+    return Data(*(torch.from_numpy(array).to(DEVICE) for array in arrays))
 
 
 def mnist(folder: Path, tests: int) -> Data:
@@ -37,4 +41,4 @@ def mnist(folder: Path, tests: int) -> Data:
     x, y, fresh, answers = parts[0][:TRAINING], parts[1][:TRAINING], parts[2][:tests], parts[3][:tests]
     images = [torch.from_numpy(a.transpose(0, 3, 1, 2).astype(np.float32) / 255) for a in (x, fresh)]
     labels = [torch.from_numpy(a.astype(np.int64)) for a in (y, answers)]
-    return Data(images[0], labels[0], images[1], labels[1])
+    return Data(*(tensor.to(DEVICE) for tensor in (images[0], labels[0], images[1], labels[1])))

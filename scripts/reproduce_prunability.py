@@ -12,7 +12,6 @@ tau is positive where networks that need more of their weights generalise worse.
 import argparse
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -22,8 +21,9 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import numpy as np
 import torch
-from labelled_images import Data, digits, mnist
+from labelled_images import DEVICE, Data, digits, mnist
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
@@ -64,15 +64,25 @@ class Member:
         return self.test - self.training
 
 
-def rows(data: Data) -> Data:
-    """The same with images as rows."""
-    return replace(data, train=data.train.flatten(1), test=data.test.flatten(1))
+@dataclass(frozen=True)
+class Family:
+    """The networks that reached the training loss, on what data, and how many did not."""
+
+    data: str
+    members: list[Member]
+    missed: int
 
 
-def family(data: Data, quick: bool) -> Iterator[Member]:
-    """24 networks, or 36."""
-    for width, noise, seed in product((32, 64, 160), (0.0, 0.1, 0.2, 0.3), range(2 if quick else 3)):
-        yield member(data, width, noise, seed)
+def family(folder: Path | None, seeds: int) -> Family:
+    """12 networks per seed, on MNIST or on the bundled digits."""
+    data = digits("mlp") if folder is None else mnist(folder, 4000)
+    rows = replace(data, train=data.train.flatten(1), test=data.test.flatten(1))
+    designs = list(product((32, 64, 160), (0.0, 0.1, 0.2, 0.3), range(seeds)))
+    told = Console(stderr=True)
+    found = [member(rows, *design) for design in track(designs, description="networks", console=told, transient=True)]
+    members = [m for m in found if m.training <= 1.01 * AIM]
+    name = "the bundled digits" if folder is None else "MNIST, 2000 training images"
+    return Family(name, members, len(found) - len(members))
 
 
 def member(data: Data, width: int, noise: float, seed: int) -> Member:
@@ -80,9 +90,11 @@ def member(data: Data, width: int, noise: float, seed: int) -> Member:
     generator = torch.Generator().manual_seed(1000 * seed + width)
     torch.manual_seed(1000 * seed + width)  # the initial weights come from the global generator
     wrong = torch.rand(len(data.train), generator=generator) < noise
-    labels = torch.where(wrong, torch.randint(0, 10, wrong.shape, generator=generator), data.train_labels)
+    other = torch.randint(0, 10, wrong.shape, generator=generator)
+    labels = torch.where(wrong.to(DEVICE), other.to(DEVICE), data.train_labels)
     size = data.train.shape[1]
     module = nn.Sequential(nn.Linear(size, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+    module.to(DEVICE)
     optimiser = torch.optim.Adam(module.parameters(), lr=2e-3)
     for step in range(STEPS):
         if step % 25 == 0 and float(functional.cross_entropy(module(data.train), labels).detach()) <= AIM:
@@ -110,7 +122,7 @@ def member(data: Data, width: int, noise: float, seed: int) -> Member:
 @torch.inference_mode()
 def loss_of(network: Network, images: Tensor, labels: Tensor) -> float:
     """Mean cross-entropy."""
-    return float(functional.cross_entropy(NetworkModule(network)(images), labels))
+    return float(functional.cross_entropy(NetworkModule(network).to(DEVICE)(images), labels))
 
 
 def correlations(members: list[Member]) -> dict[str, tuple[RankCorrelation, RankCorrelation]]:
@@ -146,14 +158,13 @@ def main() -> None:
     torch.set_num_threads(1)
     began = time.process_time()
     real = not options.quick and (options.data / "mnist").exists()
-    everyone = list(family(rows(mnist(options.data, 4000) if real else digits("mlp")), options.quick))
-    members = [m for m in everyone if m.training <= 1.01 * AIM]
+    found = family(options.data if real else None, 2 if options.quick else 3)
     console = Console(width=118)
-    console.print(table(members, "MNIST, 2000 training images" if real else "the bundled digits"))
-    gaps, errors = [m.gap for m in members], [m.error for m in members]
+    console.print(table(found.members, found.data))
+    gaps, errors = [m.gap for m in found.members], [m.error for m in found.members]
     console.print(
         f"gaps {min(gaps):.2f} to {max(gaps):.2f}, test errors {min(errors):.1%} to {max(errors):.1%}; "
-        f"{len(everyone) - len(members)} networks did not reach training loss {AIM}; "
+        f"{found.missed} networks did not reach training loss {AIM}; "
         f"{time.process_time() - began:.0f} processor seconds",
         highlight=False,
     )

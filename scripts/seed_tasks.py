@@ -1,11 +1,12 @@
 """What the seed systems are compared on: data, starting networks, and one ordinary training loop.
 
 `digits()` ships with the package. `mnist(folder)` reads MNIST and trains its own networks first: a perceptron
-784-300-100-10, a residual network with batch norms, and one with gated blocks. `cifar(folder)` is the trained ResNet-32
-with the part of CIFAR-10 in the data folder.
+784-300-100-10, a residual network with batch norms, and one with gated blocks. `resnet(folder)` is the trained
+ResNet-32 with the part of CIFAR-10 in the data folder. Networks are trained and judged on a GPU where there is one.
 """
 
 import copy
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from verify.network.graph import Network
 from verify.network.module import NetworkModule
 from verify.network.read_export import trace
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BATCH = 64
 VALIDATION = 10_000  # training images that take the place of the test images while settings are chosen
 CIFAR_VALIDATION = 1000
@@ -62,6 +64,12 @@ class Task:
     folder: Path | None = None
     validate: bool = False
     _made: dict[str, nn.Module] = field(default_factory=dict)
+    _spent: list[float] = field(default_factory=list)
+
+    @property
+    def preparing(self) -> float:
+        """Processor seconds that went into training starting networks so far."""
+        return sum(self._spent)
 
     def steps(self, full: int) -> int:
         """How many of `full` training steps to take."""
@@ -71,7 +79,9 @@ class Task:
         """A fresh copy of the network "mlp", "cnn" or "gated"; it is trained when it is first asked for."""
         train, held_out = self.data[name]
         if name not in self._made:
-            self._made[name] = self.make(name)
+            began = time.process_time()
+            self._made[name] = self.make(name).to(DEVICE)
+            self._spent.append(time.process_time() - began)
         module = copy.deepcopy(self._made[name]).requires_grad_(True)
         network = trace(module.eval(), torch.from_numpy(train.images[:1]))
         return Start(module.train(), network, train, held_out)
@@ -181,11 +191,12 @@ def fit(
     change: Callable[[Tensor, torch.Generator], Tensor] = lambda images, _: images,
     seed: int = 0,
 ) -> None:
-    """An ordinary training loop.
+    """An ordinary training loop, where the model is.
 
     `after` runs behind every step, `rate` scales the learning rate over time, `change` alters every batch of images.
     """
-    images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+    device = next(model.parameters()).device
+    images, labels = (torch.from_numpy(array).to(device) for array in (data.images, data.labels))
     generator = torch.Generator().manual_seed(seed)
     rates = [group["lr"] for group in optimizer.param_groups]
     model.train()
@@ -205,7 +216,7 @@ def fit(
 def moved(images: Tensor, generator: torch.Generator) -> Tensor:
     """Flipped or not and shifted by some pixels, each image for itself: what is usual on CIFAR-10."""
     count, channels, height, width = images.shape
-    flip = torch.rand(count, generator=generator) < 0.5
+    flip = (torch.rand(count, generator=generator) < 0.5).to(images.device)
     flipped = torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images)
     padded = nn.functional.pad(flipped, (SHIFT,) * 4)
     down, right = torch.randint(2 * SHIFT + 1, (2, count, 1), generator=generator)
@@ -237,9 +248,10 @@ def narrowed(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 @torch.inference_mode()
 def accuracy(model: nn.Module | Network, data: Images) -> float:
     """Share of the images that it gets right."""
-    module = NetworkModule(model) if isinstance(model, Network) else model
+    module = NetworkModule(model).to(DEVICE) if isinstance(model, Network) else model
+    device = next(module.parameters()).device
     parts = zip(torch.from_numpy(data.images).split(500), torch.from_numpy(data.labels).split(500), strict=True)
-    return sum(int((module(x).argmax(1) == y).sum()) for x, y in parts) / len(data)
+    return sum(int((module(x.to(device)).argmax(1).cpu() == y).sum()) for x, y in parts) / len(data)
 
 
 def resnet(folder: Path, *, validate: bool = False) -> Start:
@@ -255,4 +267,4 @@ def resnet(folder: Path, *, validate: bool = False) -> Start:
     if validate:
         test = Images(train.images[-CIFAR_VALIDATION:], train.labels[-CIFAR_VALIDATION:])
         train = Images(train.images[:-CIFAR_VALIDATION], train.labels[:-CIFAR_VALIDATION])
-    return Start(module, trace(module, torch.zeros(1, 3, 32, 32)), train, test)
+    return Start(module.to(DEVICE), trace(module, torch.zeros(1, 3, 32, 32)), train, test)

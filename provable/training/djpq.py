@@ -145,6 +145,7 @@ class DJPQ:
         if not (gamma >= 0 and beta >= 0 and threshold > 0):
             raise TrainingError(f"need gamma, beta >= 0 and threshold > 0; got {gamma!r}, {beta!r}, {threshold!r}")
         self._model, self._gamma, self._beta, self._finished = model, gamma, beta, False
+        batch = batch.to(next(model.parameters(), batch).device)
         network, layers = traced(model, batch[:1]), layers_of(model)
         ranges = _ranges(model, layers, batch)
         self._sizes, self.gates = _sizes(network), {}

@@ -1,4 +1,4 @@
-"""Scripts as modules: they are no package, so tests load them by their path."""
+"""Scripts as modules: they are no package, so tests load them by their path, beside the scripts that they import."""
 
 import importlib.util
 import sys
@@ -15,5 +15,7 @@ def load_script(name: str, *, known_as: str | None = None) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
+    if str(SCRIPTS) not in sys.path:
+        sys.path.append(str(SCRIPTS))
     spec.loader.exec_module(module)
     return module
