@@ -9,6 +9,8 @@ the parser's own packages are counted.
 """
 
 import argparse
+import base64
+import json
 import random
 import sys
 import tempfile
@@ -24,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from verify.attestation import envelope
+from verify.attestation.statement import PREDICATE_TYPE, STATEMENT_TYPE, decode, encode
 from verify.audit import certificate as audit_certificate
 from verify.audit import files as audit_files
 from verify.audit import onnx_file as audit_onnx
@@ -33,11 +37,13 @@ from verify.certificate.emit import emit_certificate
 from verify.certificate.record import sealed
 from verify.errors import InputError
 from verify.network import read_onnx, structure
-from verify.network.graph import build
+from verify.network.graph import Network, build
 from verify.network.write_onnx import write_onnx
 from verify.spec import vnnlib
 from verify.spec.box import Box
 from verify.spec.deviation import Leaf, Split
+from verify.statistical import certificate_file, disjoint
+from verify.statistical.certificate import certify_sample
 
 LONGEST = 10.0  # seconds: longer counts as a hang
 REFUSALS = (audit_program.Malformed, audit_program.Unsupported, InputError)
@@ -97,6 +103,16 @@ def targets(folder: Path) -> list[Target]:
         path.write_bytes(data)
         return vnnlib.read_vnnlib(path)
 
+    def statistical(data: bytes) -> object:
+        path = folder / "statistical.json"
+        path.write_bytes(data)
+        return certificate_file.read_certificate(path)
+
+    def rows(data: bytes) -> object:
+        path = folder / "rows.json"
+        path.write_bytes(data)
+        return disjoint.read_calibration_rows(path)
+
     return [
         Target("audit certificate", lambda d: audit_certificate.read_certificate(_resealed(d)), [certificate], (own,)),
         Target("audit ONNX", audit_onnx.read_onnx, onnx, (own,)),
@@ -108,8 +124,34 @@ def targets(folder: Path) -> list[Target]:
         Target("network safetensors", lambda d: network_structure(graph, d), [weights], (other,)),
         Target("domain VNN-LIB", domain, [DOMAIN], ("verify/spec/",)),
         Target("tree", _walk, [b"0:1p-1 . 1:1p-2 . .", b"z2/3 . y4/0 .+1@0=3p-4;-0@1=5p-9 ."], (own,)),
+        Target("statistical", statistical, [_statistical(nets[0], folder)], ("verify/statistical/",)),
+        Target("calibration rows", rows, [json.dumps({"version": 1, "rows": ["0a" * 32]}).encode()], (own,)),
+        Target("statement", _statement, [STATEMENT], ("verify/attestation/", own)),
         Target("number", _number, [b"-12.5e-3", b"7/9", b"3p-4"], (own,)),
     ]
+
+
+def _statistical(network: Network, folder: Path) -> bytes:
+    """A certificate about a network and itself."""
+    path, inputs = folder / "s.json", np.linspace(-1, 1, 40).reshape(20, 2)
+    found = certify_sample(network, network, inputs, calibration_rows=(), epsilon="0.5", coverage="0.5", cap="1")
+    certificate_file.write_certificate(found, path)
+    return path.read_bytes()
+
+
+STATEMENT = json.dumps(
+    {
+        "payloadType": envelope.PAYLOAD_TYPE,
+        "payload": base64.b64encode(
+            encode({"_type": STATEMENT_TYPE, "subject": [], "predicateType": PREDICATE_TYPE, "predicate": {}})
+        ).decode(),
+        "signatures": [{"keyid": "", "sig": "AAAA"}],
+    }
+).encode()
+
+
+def _statement(data: bytes) -> object:
+    return decode(envelope.payload_of(data, None))
 
 
 DOMAIN = b"""(declare-const X_0 Real)

@@ -36,7 +36,7 @@ from verify.statistical.claims import (
     quantile,
 )
 from verify.statistical.clopper_pearson import rate_upper
-from verify.statistical.confidence import Level, error_share, exact
+from verify.statistical.confidence import Level, error_share, exact, number
 from verify.statistical.disjoint import Disjointness, check_disjoint, row_hashes
 
 RELATIVE = 2.0**-40
@@ -169,7 +169,7 @@ def certify_questions(
     engine: Engine = "numpy",
 ) -> StatisticalCertificate:
     """As `certify_sample`, for questions that were fixed before the inputs were looked at."""
-    pad, share = _number(margin, "margin"), error_share(confidence, len(questions))
+    pad, share = number(margin, "margin"), error_share(confidence, len(questions))
     if pad < 0:
         raise SpecificationError(f"margin must not be negative, got {margin}")
     x = rows_for(original, inputs)
@@ -197,11 +197,11 @@ def _questions(
     questions = [disagreement()] if "argmax" in metrics else []
     about_deviation = []
     if epsilon is not None:
-        about_deviation.append(exceedance(_number(epsilon, "epsilon")))
+        about_deviation.append(exceedance(number(epsilon, "epsilon")))
     if coverage is not None:
         about_deviation.append(quantile(coverage))
     if cap is not None:
-        about_deviation.append(mean(_number(cap, "cap")))
+        about_deviation.append(mean(number(cap, "cap")))
     if about_deviation and "deviation" not in metrics:
         raise SpecificationError('epsilon, coverage and cap need "deviation" among the metrics')
     return questions + about_deviation
@@ -221,13 +221,6 @@ def _padded(comparison: Comparison, margin: Fraction) -> tuple[NDArray[np.float6
     sizes = np.abs(comparison.original).max(axis=1) + np.abs(comparison.compact).max(axis=1)
     extra = np.nextafter(float(margin), np.inf) + RELATIVE * sizes if margin else RELATIVE * sizes
     return np.nextafter(comparison.deviations + extra, np.inf), comparison.agrees(extra)
-
-
-def _number(value: Number, what: str) -> Fraction:
-    try:
-        return value if isinstance(value, Fraction) else Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        raise SpecificationError(f"{what} must be a number, got {value!r}") from None
 
 
 def _sha256(array: NDArray[np.float64]) -> str:

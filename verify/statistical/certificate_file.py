@@ -25,11 +25,14 @@ from verify.network.graph import Array, Network
 from verify.statistical.binomial import binomial_tail_upper
 from verify.statistical.certificate import StatisticalCertificate, certify_questions
 from verify.statistical.claims import KINDS, Claim, Question, decimal_text
+from verify.statistical.confidence import number
 from verify.statistical.disjoint import Disjointness
 
 FORMAT = "provable-pruning statistical certificate"
 VERSION = 0
 LARGEST_FILE = 1 << 26
+LARGEST_COUNT = 1 << 53
+MOST_TERMS = 1 << 19  # of all binomial tails together: seconds
 SLACK = 1 + Fraction(1, 10**9)  # two float64 runs of one network differ in the last digits
 
 
@@ -124,8 +127,8 @@ def _certificate(record: Any) -> StatisticalCertificate:
     n = _count(sample["samples"])
     return StatisticalCertificate(
         original=_text(top["original"]), compact=_text(top["compact"]), samples=n,
-        confidence=Fraction(_text(top["confidence"])), claims=tuple(_claim(c, n) for c in top["claims"]),
-        margin=Fraction(_text(run["margin"])), engine=_text(run["engine"]), data=_text(sample["data"]),
+        confidence=_number(top["confidence"]), claims=tuple(_claim(c, n) for c in top["claims"]),
+        margin=_number(run["margin"]), engine=_text(run["engine"]), data=_text(sample["data"]),
         rows=Disjointness(
             n, tuple(_count(i) for i in sample["duplicates"]), _count(sample["calibration_rows"]), _text(sample["rows"])
         ),
@@ -136,13 +139,13 @@ def _certificate(record: Any) -> StatisticalCertificate:
 
 def _claim(record: Any, samples: int) -> Claim:
     fields = _fields(record, "kind parameter bound count measured delta")
-    parameter = None if fields["parameter"] is None else Fraction(_text(fields["parameter"]))
+    parameter = None if fields["parameter"] is None else _number(fields["parameter"])
     question = Question(_text(fields["kind"]), parameter)
     if question.kind not in KINDS or (parameter is None) != (question.kind == "disagreement"):
         raise CertificateError(f"unknown claim {question}")
     return Claim(
-        question, Fraction(_text(fields["bound"])), samples, _count(fields["count"]),
-        float.fromhex(_text(fields["measured"])), Fraction(_text(fields["delta"])),
+        question, _number(fields["bound"]), samples, _count(fields["count"]),
+        float.fromhex(_text(fields["measured"])), _number(fields["delta"]),
     )  # fmt: skip
 
 
@@ -153,6 +156,10 @@ def _check(certificate: StatisticalCertificate, path: Path) -> None:
         raise CertificateError(f"{path}: the claims spend more error probability than the confidence leaves")
     if certificate.samples < 1 or certificate.margin < 0:
         raise CertificateError(f"{path}: no samples, or a negative margin")
+    if sum(min(claim.count, claim.samples - claim.count) for claim in certificate.claims) > MOST_TERMS:
+        raise CertificateError(
+            f"{path}: its counts need tails of more than {MOST_TERMS} terms; that is not checked here"
+        )
     for claim in certificate.claims:
         if not (claim.delta > 0 and claim.bound >= 0 and _supported(claim)):
             raise CertificateError(f"{path}: the counts do not support the claim that {claim.statement}")
@@ -181,8 +188,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _number(value: Any) -> Fraction:
+    return number(_text(value), "a number")
+
+
 def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_COUNT:
         raise CertificateError(f"expected a count, got {value!r:.60}")
     return value
 

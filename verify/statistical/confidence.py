@@ -3,11 +3,28 @@
 Bonferroni: claims that each fail with probability at most delta_i fail together with at most sum delta_i.
 """
 
+import re
 from fractions import Fraction
 
 from verify.errors import SpecificationError
+from verify.spec.decimal import LONGEST_NUMBER, read_decimal
 
 Level = str | float | Fraction
+_QUOTIENT = re.compile(r"(-?[0-9]+)/0*([1-9][0-9]*)")
+
+
+def number(value: Level, what: str) -> Fraction:
+    """An exact number: a fraction, or a decimal or p/q as text; a float is read as the decimal it prints as.
+
+    Raises:
+        SpecificationError: it is none of these, or has more than 400 characters or an exponent beyond 400.
+    """
+    if isinstance(value, Fraction):
+        return value
+    quotient = _QUOTIENT.fullmatch(text := str(value))
+    if quotient is None or len(text) > LONGEST_NUMBER:
+        return read_decimal(text, what)
+    return Fraction(int(quotient[1]), int(quotient[2]))
 
 
 def exact(value: Level, what: str = "confidence") -> Fraction:
@@ -16,13 +33,10 @@ def exact(value: Level, what: str = "confidence") -> Fraction:
     Raises:
         SpecificationError: it is no number or lies outside (0, 1).
     """
-    try:
-        number = value if isinstance(value, Fraction) else Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        raise SpecificationError(f"{what} must be a number strictly between 0 and 1, got {value!r}") from None
-    if not 0 < number < 1:
+    level = number(value, what)
+    if not 0 < level < 1:
         raise SpecificationError(f"{what} must lie strictly between 0 and 1, got {value!r}")
-    return number
+    return level
 
 
 def error_share(confidence: Level, claims: int) -> Fraction:

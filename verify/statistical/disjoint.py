@@ -9,7 +9,6 @@ Not claimed: that near-duplicates (the same picture, shifted or scaled otherwise
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,10 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from verify.errors import DataError
+from verify.audit.files import read_json
+from verify.audit.program import Malformed
+from verify.errors import DataError, ModelError
+from verify.network.files import read_bytes
 from verify.network.graph import Array
 
 SHOWN = 8
+LARGEST_FILE = 1 << 28
 
 
 def row_hashes(rows: Array) -> list[str]:
@@ -95,8 +98,8 @@ def read_calibration_rows(path: Path) -> frozenset[str]:
         DataError: the file is missing or is not such a record.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        record = read_json(read_bytes(Path(path), "calibration rows", LARGEST_FILE))
+    except (ModelError, Malformed) as error:
         raise DataError(f"cannot read calibration rows from {path}: {error}") from None
     rows = record.get("rows") if isinstance(record, dict) and record.get("version") == 1 else None
     if not isinstance(rows, list) or not all(isinstance(r, str) and len(r) == 64 for r in rows):

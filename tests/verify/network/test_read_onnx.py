@@ -584,6 +584,16 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         read_onnx(tmp_path)
 
 
+def test_a_link_is_refused(tmp_path: Path) -> None:
+    """Who may put a link beside the certificate must not choose which file is judged."""
+    (tmp_path / "real.onnx").write_bytes(bytes(10))
+    (tmp_path / "net.onnx").symlink_to(tmp_path / "real.onnx")
+    (tmp_path / "nowhere.onnx").symlink_to(tmp_path / "gone.onnx")
+    for name in ("net.onnx", "nowhere.onnx"):
+        with pytest.raises(ModelError, match="a link; give the file itself"):
+            read_bytes(tmp_path / name, "a file")
+
+
 def test_large_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(bytes(1000))

@@ -169,6 +169,42 @@ def test_damaged_files_are_refused(text: str, tmp_path: Path) -> None:
         read_certificate(path)
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("confidence",), "1e4000000"),
+        (("evaluation", "margin"), "1e-9000000"),
+        (("claims", 0, "bound"), "9" * 500),
+        (("claims", 0, "delta"), "1/0"),
+        (("claims", 0, "delta"), "1/" + "9" * 500),
+        (("sample", "samples"), 2**60),
+        (("claims", 0, "count"), 10**15),
+    ],
+)
+def test_numbers_that_would_take_for_ever_are_refused_at_once(
+    place: tuple[Any, ...], value: Any, tmp_path: Path
+) -> None:
+    """Each of them would keep a reader without limits busy for seconds or hours, or needs a tail of that many terms."""
+    path = tmp_path / "c.json"
+    write_certificate(certify_sample(F, G, inputs(50), epsilon="0.4", **EXACT), path)
+    record = json.loads(path.read_text())
+    if place[-1] == "count":
+        record["sample"]["samples"] = 2 * value
+    at = record
+    for key in place[:-1]:
+        at = at[key]
+    at[place[-1]] = value
+    path.write_text(json.dumps(record))
+    with pytest.raises(CertificateError):
+        read_certificate(path)
+
+
+@pytest.mark.parametrize("value", ["1e4000000", "1/3/5", "1/-3", "0x1", " 1", "1_0"])
+def test_levels_are_plain_numbers(value: str) -> None:
+    with pytest.raises(SpecificationError, match="confidence"):
+        certify_sample(F, G, inputs(50), confidence=value, **EXACT)
+
+
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(CertificateError, match="no such file"):
         read_certificate(tmp_path / "none.json")

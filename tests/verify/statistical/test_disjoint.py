@@ -62,8 +62,12 @@ def test_calibration_rows_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"version": 2, "rows": []}', '{"version": 1, "rows": ["x"]}', '{"version": 1}']
-)
+    "text",
+    [
+        "", "[]", '{"version": 2, "rows": []}', '{"version": 1, "rows": ["x"]}', '{"version": 1}', "[" * 100_000,
+        '{"version": 1, "rows": [], "rows": []}', '{"version": 1, "rows": [NaN]}',
+    ],
+)  # fmt: skip
 def test_broken_calibration_rows_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "calibration_rows.json"
     path.write_text(text)
