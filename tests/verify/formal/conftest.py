@@ -191,7 +191,7 @@ FAMILIES = {
         op: (lambda rng, op=op, attributes=attributes: mlp(rng, activation=(op, attributes)))
         for op, attributes in {
             "leaky_relu": {"slope": 0.1}, "clip": {"lower": -0.5, "upper": 1.0},
-            "hardsigmoid": {"alpha": 0.2, "beta": 0.5}, "gelu": {"approximate": "none"},
+            "hardsigmoid": {"alpha": 0.2, "beta": 0.5}, "gelu": {"approximate": "tanh"},
             "sigmoid": {}, "tanh": {}, "erf": {}, "silu": {}, "hardswish": {},
         }.items()
     },
