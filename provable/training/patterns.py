@@ -38,7 +38,9 @@ def project(weight: Tensor, connectivity: float, library: Tensor | None = None) 
     kernels = weight.flatten(0, 1)
     kept = round(connectivity * len(kernels))
     if not 1 <= kept <= len(kernels):
-        raise TargetError(f"a connectivity of {connectivity!r} keeps {kept} of {len(kernels)} kernels")
+        raise TargetError(
+            f"a connectivity of {connectivity!r} keeps {kept} of {len(kernels)} kernels; keep at least one, at most all"
+        )
     masks = (patterns() if library is None else library).to(weight)
     norms = kernels.square().flatten(1) @ masks.flatten(1).T  # (kernels, patterns)
     best, index = norms.max(dim=1)

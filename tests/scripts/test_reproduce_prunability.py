@@ -1,21 +1,14 @@
 """The table of prunability names tau, its interval and its p-value for every measure."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 from rich.console import Console
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+from tests.scripts.loading import load_script
+
+script = load_script("reproduce_prunability")
 
 
-def test_every_measure_has_tau_interval_and_p_value(monkeypatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    spec = importlib.util.spec_from_file_location("reproduce_prunability", SCRIPTS / "reproduce_prunability.py")
-    script = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "reproduce_prunability", script)
-    spec.loader.exec_module(script)
+def test_every_measure_has_tau_interval_and_p_value() -> None:
     noise = np.random.default_rng(0).normal(size=24)
     members = [
         script.Member(32, 0.1, i, 0.1, 0.2 + 0.1 * i, 0.05, {"prunability, magnitude": float(i), "noise": noise[i]})
