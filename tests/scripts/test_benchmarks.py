@@ -1,53 +1,33 @@
 """The benchmarks measure what they say: the right network, equal sizes, honest words about bounds."""
 
-import importlib.util
 import math
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from tests.scripts.loading import load_script
 from verify.network.read_export import trace
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
-
-@pytest.fixture
-def script(monkeypatch):
-    """Imports a script by name."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-
-    def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
-
-
-def test_the_large_network_has_the_shape_of_resnet50(script) -> None:
-    module = script("bench_scale")
+def test_the_large_network_has_the_shape_of_resnet50() -> None:
+    module = load_script("bench_scale")
     with torch.device("meta"):
         model = module.resnet(64, module.BLOCKS)
     assert sum(p.numel() for p in model.parameters()) == 25_557_032
 
 
-def test_a_small_case_is_measured(script) -> None:
-    module = script("bench_scale")
+def test_a_small_case_is_measured() -> None:
+    module = load_script("bench_scale")
     found = module.measure(module.Case(width=2, blocks=(1, 1), images=4, size=32, keep=0.7, threads=1))
     assert found.kept <= 0.7
     assert found.processor_seconds > 0.0
     assert found.peak_gigabytes > 0.0
 
 
-def test_designs_are_compared_at_equal_size_on_held_out_images(script, monkeypatch) -> None:
-    module = script("bench_sampling")
+def test_designs_are_compared_at_equal_size_on_held_out_images(monkeypatch) -> None:
+    module = load_script("bench_sampling")
     torch.manual_seed(0)
     layers = [layer for width in (6, 6, 6) for layer in (nn.Conv2d(6, width, 3, 1, 1), nn.ReLU())]
     model = nn.Sequential(nn.Conv2d(2, 6, 3, 1, 1), nn.ReLU(), *layers, nn.Flatten(), nn.Linear(96, 3)).eval()
@@ -66,10 +46,10 @@ def test_designs_are_compared_at_equal_size_on_held_out_images(script, monkeypat
     assert module.shown(found).row_count == len(found)
 
 
-def test_latencies_are_those_of_the_widths_in_the_row(script, monkeypatch) -> None:
+def test_latencies_are_those_of_the_widths_in_the_row(monkeypatch) -> None:
     for name in ("onnxruntime", "torch_pruning"):
         pytest.importorskip(name)
-    module = script("bench_latency")
+    module = load_script("bench_latency")
     torch.manual_seed(0)
     layers = [nn.Conv2d(2, 12, 3, 1, 1), nn.ReLU(), nn.Conv2d(12, 12, 3, 1, 1), nn.ReLU(), nn.Conv2d(12, 2, 3, 1, 1)]
     network = trace(nn.Sequential(*layers).eval(), torch.zeros(1, 2, 6, 6))
