@@ -74,12 +74,13 @@ class Backward:
         self, source: int, b: Bounds, part: str, wanted: Mask, short: bool = False, further: Further | None = None
     ) -> Bounds:
         """Better bounds of elements of z, y or D: on every leaf of as many as on the leaf that wants most."""
+        low, high = (end.copy() for end in getattr(b, part))
+        wanted = wanted & (low < high)  # nothing is better than one number
         most = int(wanted.sum(axis=0).max(initial=0))
         if not most:
             return b
         chosen = np.argsort(~wanted, axis=0, kind="stable")[:most]
         at = chosen, np.arange(wanted.shape[1])
-        low, high = (end.copy() for end in getattr(b, part))
         upper, exponent = self._bound(source, part, chosen, short, further)
         upper = np.ceil(upper * power(exponent - b.unit))
         high[at] = np.minimum(high[at], upper[:, 0])
