@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from provable.errors import CalibrationError
+from provable.room import IN_MEMORY, pieces, room
 from verify.network.graph import Array, Network
 
 
 def as_batches(source: object) -> list[object]:
-    """An array, a tensor, or an iterable of them, as a list of batches.
+    """An array, a tensor, or an iterable of them, as a list of batches; of an iterable, what memory should not hold
+    goes to a file as it comes.
 
     Raises:
         CalibrationError: it is something else, or there is no batch.
@@ -23,10 +25,20 @@ def as_batches(source: object) -> list[object]:
         return [source]
     if not isinstance(source, Iterable) or isinstance(source, str | bytes | dict):
         raise CalibrationError(f"calibration is a {type(source).__name__}; give an array, a tensor or batches of them")
-    batches = list(source)
+    batches, size = list[object](), 0
+    for batch in source:
+        large = isinstance(batch, np.ndarray | Tensor) and (size := size + batch.nbytes) > IN_MEMORY
+        batches.append(_filed(batch, len(batches)) if large else batch)
     if not batches:
         raise CalibrationError("calibration is empty: it holds no batch at all")
     return batches
+
+
+def _filed(batch: object, index: int) -> Tensor:
+    """The same numbers in a file."""
+    tensor = _tensor(batch, index)
+    held = room(tuple(tensor.shape), tensor.dtype, in_memory=0)
+    return held.copy_(tensor)
 
 
 def first_input(batches: Sequence[object]) -> Tensor:
@@ -35,10 +47,10 @@ def first_input(batches: Sequence[object]) -> Tensor:
     Raises:
         CalibrationError: the first batch holds no input of rank 1 or more.
     """
-    tensor = _tensor(batches[0], 0)
-    if tensor.ndim < 2 or not len(tensor):
-        raise CalibrationError(f"calibration has shape {tuple(tensor.shape)}, expected (samples, *input shape)")
-    return tensor[:1]
+    shape = _shape(batches[0], 0)
+    if len(shape) < 2 or not shape[0]:
+        raise CalibrationError(f"calibration has shape {shape}, expected (samples, *input shape)")
+    return _tensor(_some(batches[0], slice(1)), 0)
 
 
 def calibration_inputs(network: Network, batches: Sequence[object]) -> Tensor:
@@ -47,7 +59,32 @@ def calibration_inputs(network: Network, batches: Sequence[object]) -> Tensor:
     Raises:
         CalibrationError: empty, another shape, not floating point, or NaN or infinity; the message says where.
     """
-    return torch.cat([_checked(network, _tensor(batch, i), i) for i, batch in enumerate(batches)]).contiguous()
+    counts = [_count(network, batch, i) for i, batch in enumerate(batches)]
+    inputs, start = room((sum(counts), *network.input_shape)), 0
+    for i, (batch, count) in enumerate(zip(batches, counts, strict=True)):
+        for piece in pieces(count, network.input_shape):
+            inputs[start + piece.start : start + piece.stop] = _checked(_tensor(_some(batch, piece), i), i, piece.start)
+        start += count
+    return inputs
+
+
+def _some(batch: object, images: slice) -> object:
+    return batch[images] if isinstance(batch, np.ndarray | Tensor) else batch
+
+
+def _shape(batch: object, index: int) -> tuple[int, ...]:
+    return tuple(batch.shape) if isinstance(batch, np.ndarray) else tuple(_tensor(batch, index).shape)
+
+
+def _count(network: Network, batch: object, index: int) -> int:
+    """How many inputs a batch of the right kind and shape holds."""
+    some = _tensor(_some(batch, slice(1)) if _shape(batch, index) else batch, index)
+    shape, expected = _shape(batch, index), f"(samples, {', '.join(map(str, network.input_shape))})"
+    if some.ndim == 0 or shape[1:] != network.input_shape:
+        raise CalibrationError(f"calibration batch {index} has shape {shape}, expected {expected}")
+    if not shape[0]:
+        raise CalibrationError(f"calibration batch {index} is empty; expected {expected} with at least one sample")
+    return shape[0]
 
 
 def _tensor(batch: object, index: int) -> Tensor:
@@ -66,16 +103,12 @@ def _tensor(batch: object, index: int) -> Tensor:
     return tensor
 
 
-def _checked(network: Network, tensor: Tensor, index: int) -> Tensor:
-    expected = f"(samples, {', '.join(map(str, network.input_shape))})"
-    if tensor.ndim == 0 or tuple(tensor.shape[1:]) != network.input_shape:
-        raise CalibrationError(f"calibration batch {index} has shape {tuple(tensor.shape)}, expected {expected}")
-    if not len(tensor):
-        raise CalibrationError(f"calibration batch {index} is empty; expected {expected} with at least one sample")
+def _checked(tensor: Tensor, index: int, start: int) -> Tensor:
+    """In single precision; `tensor` begins at sample `start` of its batch."""
     single = tensor.to(torch.float32)
     finite = torch.isfinite(single.reshape(len(single), -1)).all(dim=1)
     if not bool(finite.all()):
-        row = int((~finite).nonzero()[0])
+        row = start + int((~finite).nonzero()[0])
         raise CalibrationError(f"calibration batch {index} holds NaN or infinity (in float32), first in sample {row}")
     return single
 
@@ -148,7 +181,7 @@ def read_calibration(path: Path, key: str | None = None) -> Array:
     if path.suffix not in (".npy", ".npz"):
         raise CalibrationError(f"{path}: calibration is read from .npy or .npz files")
     try:
-        loaded = np.load(path, allow_pickle=False)
+        loaded = np.load(path, allow_pickle=False, mmap_mode="r")
         if path.suffix == ".npy":
             return np.asarray(loaded)
         with loaded as archive:

@@ -1,8 +1,8 @@
 """Running a network node by node over all calibration inputs, keeping only the values that are still needed.
 
 A `Run` computes values on demand. A value is dropped as soon as its last reader has been computed and every announced
-demand has been served, so a sequential pass over a network costs one forward pass, not one per layer. Parameters of
-nodes not computed yet may be replaced while it runs.
+demand has been served, so a sequential pass over a network costs one forward pass, not one per layer. Values too large
+for memory are in files (room.py). Parameters of nodes not computed yet may be replaced while it runs.
 """
 
 from collections import Counter
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from provable.compensation.target import ancestors
 from provable.errors import CalibrationError
+from provable.room import room
 from verify.network.graph import Array, Network, Node
 from verify.network.module import STEPS
 
@@ -117,7 +118,7 @@ class Run:
             private = self._pending[source] == 1 and source != self._network.input
             if private and value.shape == (samples, *node.shape) and value.dtype == torch.float32:
                 return value
-        return torch.empty((samples, *node.shape), dtype=torch.float32)
+        return room((samples, *node.shape))
 
     def _parameter(self, key: str) -> Tensor:
         array = self._network.parameters[key]

@@ -197,9 +197,8 @@ def _key(
     """What the counts depend on; the confidence, which only decides about them, may change."""
     given = _numpy(calibration)
     parts = (given, held_out, np.zeros(0) if labels is None else np.asarray(labels))
-    data = b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
     asked = {"limit": limit[0], "budget": budget, "options": {name: repr(value) for name, value in options.items()}}
-    return run_key(traced(model, as_batches(given)).digest(), data, asked, np.random.default_rng(0))
+    return run_key(traced(model, as_batches(given)).digest(), parts, asked, np.random.default_rng(0))
 
 
 def _numpy(calibration: Array | Tensor) -> Array:

@@ -39,10 +39,13 @@ VERSION = 1
 DESCENT = "network.safetensors"
 
 
-def run_key(network_digest: str, inputs: bytes, settings: Mapping[str, Any], random: Generator) -> str:
+def run_key(network_digest: str, inputs: Sequence[Array], settings: Mapping[str, Any], random: Generator) -> str:
     """SHA-256 over everything that the result depends on."""
+    data = hashlib.sha256()
+    for array in inputs:
+        data.update(np.ascontiguousarray(array).data)
     known = {
-        "version": VERSION, "network": network_digest, "inputs": hashlib.sha256(inputs).hexdigest(),
+        "version": VERSION, "network": network_digest, "inputs": data.hexdigest(),
         "settings": dict(settings), "random": _random_state(random), "torch": torch.__version__,
         "numpy": np.__version__, "threads": torch.get_num_threads(),
     }  # fmt: skip

@@ -103,7 +103,7 @@ def observe(
 def fingerprints(inputs: Tensor) -> tuple[str, tuple[str, ...]]:
     """SHA-256 over the inputs' bits, in order, and of every input."""
     data = inputs.numpy()
-    return hashlib.sha256(data.astype("<f4", copy=False).tobytes()).hexdigest(), tuple(row_hashes(data))
+    return hashlib.sha256(np.ascontiguousarray(data, dtype="<f4").data).hexdigest(), tuple(row_hashes(data))
 
 
 def _statistics(network: Network, node: Node, target: Target, x: Array, run: Run) -> ConsumerStatistics:

@@ -139,8 +139,8 @@ def compress(
     shown = calibration_labels(labels, len(inputs)) if labels is not None and settings.recipe.labels else None
     kept = Journal(journal) if journal is not None else None
     if kept is not None:
-        told_labels = b"" if shown is None else shown.tobytes()
-        kept.open(run_key(network.digest(), inputs.numpy().tobytes() + told_labels, settings.as_json(), random))
+        data = [inputs.numpy(), *([] if shown is None else [shown])]
+        kept.open(run_key(network.digest(), data, settings.as_json(), random))
     return _compress(model, network, inputs, shown, settings, random, told, clock, kept)
 
 

@@ -126,7 +126,7 @@ def smallest_certified(
         raise InputError(f"the deviation allowed is {float(epsilon):g}; it must not be negative")
     base = compress_exact(model, boxes, merge=merge)
     asked = {"epsilon": str(epsilon), "timeout": timeout, "merge": merge, "boxes": [repr(box) for box in boxes]}
-    data = np.ascontiguousarray(calibration).tobytes()
+    data = [np.asarray(calibration)]
     answers = Answers.at(journal, run_key(model.digest(), data, asked, np.random.default_rng(generator)))
     probes: list[Probe] = []
     found: list[tuple[Probe, Callable[[], Compression]]] = []

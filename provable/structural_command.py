@@ -28,17 +28,17 @@ def run_search(options: argparse.Namespace, model: Any, calibration: "np.ndarray
     network = traced(model, as_batches(calibration))
     inputs = calibration_inputs(network, as_batches(calibration))
     first, rest = split(inputs.numpy())
-    told_labels = b""
+    told_labels = list[np.ndarray[Any, Any]]()
     if options.until.kind == "accuracy":
         if options.labels is None:
             raise InputError("--until accuracy=A needs --labels; without any, take --until agreement=A")
         labels = calibration_labels(read_calibration(options.labels, options.labels_key), len(inputs))
-        score, told_labels = accuracy_of(inputs[rest], labels[rest]), labels.tobytes()
+        score, told_labels = accuracy_of(inputs[rest], labels[rest]), [labels]
     else:
         score = agreement_with(network, inputs[rest])
     console, lowest = Console(stderr=True), float(options.until.value)
     asked = {"until": options.until.kind, "lowest": lowest, "scope": options.scope}
-    key = run_key(network.digest(), inputs.numpy().tobytes() + told_labels, asked, np.random.default_rng(0))
+    key = run_key(network.digest(), [inputs.numpy(), *told_labels], asked, np.random.default_rng(0))
     journal = journal_of(options)
     answers = Answers.at(journal.folder, key)
     tell_continued(console, answers.earlier)

@@ -10,7 +10,6 @@ refit.py           a fit written back into the network's parameters
 consumers.py       from channel groups to coordinates
 sequential.py      layer by layer on the already compressed network
 row_offsets.py     moments of convolution patches from row offsets, float64
-offset_moments.py  the same for 3 x 3 from channel correlations, single precision products
 segment.py         a part of the network between cut values
 refinement.py      gradient steps on a segment, after least squares
 network_refinement.py  gradient steps on the whole compact network, after least squares

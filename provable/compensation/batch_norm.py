@@ -10,9 +10,9 @@ Theory: theory_notes/compensation.md. Not claimed: that the loss falls; it usual
 
 from collections import Counter
 
-import numpy as np
 from torch import Tensor
 
+from provable.compensation.collect import mean_and_variance
 from provable.execution import Run
 from verify.network.graph import Array, Network
 
@@ -30,9 +30,7 @@ def reestimated(network: Network, inputs: Tensor) -> Network:
     norms = [n for n in network if n.op == "batch_norm" and all(uses[n.parameters[role]] == 1 for role in _STATISTICS)]
     run = Run(network, inputs, [node.inputs[0] for node in norms])
     for node in norms:
-        value = run.take(node.inputs[0]).numpy()
-        rows = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1)
-        found = dict(zip(_STATISTICS, (rows.mean(1, dtype=np.float64), rows.var(1, dtype=np.float64)), strict=True))
+        found = dict(zip(_STATISTICS, mean_and_variance(run.take(node.inputs[0]).numpy(), 1), strict=True))
         changed: dict[str, Array] = {}
         for role, statistic in found.items():
             key = node.parameters[role]

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from provable.compensation.moments import Moments, total
-from provable.compensation.offset_moments import is_same_3x3, offset_moments
+from provable.compensation.moments import Matrix, Moments, total
 from provable.compensation.patches import Part, outputs, parts, unfold
 from provable.compensation.row_offsets import applies, row_moments
-from provable.compensation.target import Target
+from provable.compensation.target import Sum, Target
 from provable.execution import Run
+from provable.room import pieces
 from verify.network.graph import Array, Network, Node
 
 FOLDS = 2
@@ -19,11 +20,28 @@ FOLDS = 2
 CELLS = 1 << 23
 """Unfolded numbers held at a time: bounds memory, changes nothing else."""
 
-SINGLE_FROM = 1 << 13
-"""Patches in a fold from which 3 x 3 products run in single precision: their rounding (relative 1e-7) is then far below
-the sampling error of the moments themselves (relative 1 / sqrt(patches))."""
-
 Folds = tuple[Moments, ...]
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a consumer should give, worked out for the images that are asked for.
+
+    Attributes:
+        value: (images, *shape) the target's value in the original.
+        sum: the residual sum that the consumer feeds, or None.
+        other: the compact network's other operand of the sum.
+    """
+
+    value: Array
+    sum: Sum | None = None
+    other: Array | None = None
+
+    def __getitem__(self, images: slice) -> Array:
+        if self.sum is None or self.other is None:
+            return self.value[images]
+        result: Array = self.sum.sign * (self.value[images] - self.sum.other_sign * self.other[images])
+        return result
 
 
 def sequential_moments(
@@ -36,42 +54,41 @@ def sequential_moments(
     """
     node = network.node(target.consumer)
     x = compact.take(node.inputs[0]).numpy()
-    aim, value = aim_of(target, original, compact)
+    aim = aim_of(target, original, compact)
     moments = tuple(by_fold(network, node, part, x, aim) for part in parts(network, node))
-    return moments, variance(value, channel_axis(node))
+    return moments, variance(aim.value, channel_axis(node))
 
 
-def aim_of(target: Target, original: Run, compact: Run) -> tuple[Array, Array]:
-    """What the consumer should give for every sample, and the target's value in the original."""
+def aim_of(target: Target, original: Run, compact: Run) -> Aim:
+    """What the consumer should give."""
     value = original.take(target.value).numpy()
     if target.sum is None:
-        return value, value
-    return target.sum.sign * (value - target.sum.other_sign * compact.take(target.sum.other).numpy()), value
+        return Aim(value)
+    return Aim(value, target.sum, compact.take(target.sum.other).numpy())
 
 
-def by_fold(network: Network, node: Node, part: Part, x: Array, aim: Array | None) -> Folds:
+def by_fold(network: Network, node: Node, part: Part, x: Array, aim: Aim | None) -> Folds:
     """Moments of one part, one per fold; without an aim the targets are left out."""
     folds = min(FOLDS, len(x))
-    return tuple(
-        total(_chunks(network, node, part, x[k::folds], None if aim is None else aim[k::folds])) for k in range(folds)
-    )
+    return tuple(total(_chunks(network, node, part, x, aim, k, folds)) for k in range(folds))
 
 
-def _chunks(network: Network, node: Node, part: Part, x: Array, aim: Array | None) -> Iterator[Moments]:
+def _chunks(
+    network: Network, node: Node, part: Part, x: Array, aim: Aim | None, fold: int, folds: int
+) -> Iterator[Moments]:
     kernel = network.parameters[node.parameters["weight"]].shape[2:]
-    single = len(x) * math.prod(node.shape[1:]) >= SINGLE_FROM
-    step = images_at_a_time(network, node, part)
-    for start in range(0, len(x), step):
-        chunk = slice(start, start + step)
-        if single and is_same_3x3(node, kernel):
-            yield offset_moments(part, x[chunk], None if aim is None else aim[chunk])
+    by_rows, step = applies(node, kernel), images_at_a_time(network, node, part)
+    for piece in pieces(len(x), max(x.shape[1:], node.shape, key=math.prod), folds):
+        own = slice(piece.start + fold, piece.stop, folds)
+        inputs, targets = x[own], None if aim is None else aim[own]
+        if by_rows:
+            yield row_moments(node, part, kernel, inputs, targets)
             continue
-        if applies(node, kernel):
-            yield row_moments(node, part, kernel, x[chunk], None if aim is None else aim[chunk])
-            continue
-        patches = unfold(node, part, kernel, x[chunk])
-        values = np.zeros((0, patches.shape[1])) if aim is None else outputs(node, part, aim[chunk])
-        yield Moments.of(patches.T, values.T)
+        for start in range(0, len(inputs), step):
+            chunk = slice(start, start + step)
+            patches = unfold(node, part, kernel, inputs[chunk])
+            values = np.zeros((0, patches.shape[1])) if targets is None else outputs(node, part, targets[chunk])
+            yield Moments.of(patches.T, values.T)
 
 
 def images_at_a_time(network: Network, node: Node, part: Part) -> int:
@@ -87,5 +104,22 @@ def channel_axis(node: Node) -> int:
 
 def variance(values: Array, axis: int) -> float:
     """Variance over samples and positions of every channel, summed over channels."""
-    rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
-    return float(sum(np.var(row, dtype=np.float64) for row in rows))
+    return float(mean_and_variance(values, axis)[1].sum())
+
+
+def mean_and_variance(values: Array, axis: int) -> tuple[Matrix, Matrix]:
+    """Of every channel over samples and positions; pieces' deviations add up about their joint mean.
+
+    Args:
+        values: (samples, *shape).
+        axis: of the channels.
+    """
+    count, mean, deviation = 0, np.zeros(values.shape[axis]), np.zeros(values.shape[axis])
+    for piece in pieces(len(values), values.shape[1:]):
+        rows = np.moveaxis(values[piece], axis, 0).reshape(values.shape[axis], -1)
+        size, here = rows.shape[1], rows.mean(1, dtype=np.float64)
+        shift, joint = here - mean, count + size
+        deviation += rows.var(1, dtype=np.float64) * size + shift**2 * (count * size / joint)
+        mean += shift * (size / joint)
+        count = joint
+    return mean, deviation / count

@@ -33,6 +33,7 @@ from provable.compensation.minibatches import minibatches, split
 from provable.compensation.rotated_adam import RotatedAdam
 from provable.compensation.segment import TRAINABLE, segment_between
 from provable.compensation.target import ancestors, target_of
+from provable.room import pieces, room
 from provable.surgery import Cut, Surgery
 from verify.network.graph import Network
 from verify.network.module import NetworkModule
@@ -41,6 +42,8 @@ CHUNK = 64
 """Images at a time where no gradient is taken."""
 HELD = 384 << 20
 """Bytes of the original's values that are held: of more streams only some, evenly spaced, are aimed at."""
+LOOKED_AT, JUDGED = 1024, 256
+"""Inputs behind the variances, and the most that are held out to judge on."""
 KIND = torch.bfloat16
 """How they are held for the steps: rounded by at most 1 / 256 of each value. Judging rounds nothing."""
 
@@ -178,9 +181,9 @@ def refine_network(
         generator: draws the batches; the same state gives the same result.
         checkpoints: taken up and kept, if given.
     """
-    fitted, judged = split(len(inputs), schedule.held_out, generator)
+    fitted, judged = split(len(inputs), min(schedule.held_out, JUDGED / len(inputs)), generator)
     batches = minibatches(torch.arange(len(fitted)), schedule.batch, schedule.steps, generator)
-    views = [inputs[fitted], inputs[fitted].flip(-1)] if schedule.mirrored and inputs.dim() == 4 else [inputs[fitted]]
+    views = [_view(inputs, fitted, mirrored) for mirrored in range(1 + (schedule.mirrored and inputs.dim() == 4))]
     turns = torch.randint(len(views), (schedule.steps,), generator=generator).tolist()
     streams = _affordable(original, streams, len(views) * len(fitted))
     aims = [_aims(original, cuts, streams, view, KIND) for view in views]
@@ -258,14 +261,30 @@ def _aims(
             cut = cuts.get(name)
             kept = value if cut is None else value.index_select(cut.axis + 1, torch.tensor(cut.kept))
             if name not in found:  # written in place: pieces that are joined later take their room twice
-                found[name] = _fast(torch.empty((len(inputs), *kept.shape[1:]), dtype=kind))
+                found[name] = _laid_out((len(inputs), *kept.shape[1:]), kind)
             found[name][start : start + CHUNK] = kept
     return {name: found[name] for name in streams}
 
 
+def _view(inputs: Tensor, chosen: Tensor, mirrored: int) -> Tensor:
+    """The chosen inputs, mirrored or as they are."""
+    view = room((len(chosen), *inputs.shape[1:]))
+    for piece in pieces(len(chosen), tuple(inputs.shape[1:])):
+        view[piece] = inputs[chosen[piece]].flip(-1) if mirrored else inputs[chosen[piece]]
+    return view
+
+
+def _laid_out(shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
+    """Room with channels last, where convolutions like it."""
+    if len(shape) != 4:
+        return room(shape, kind)
+    return room((shape[0], *shape[2:], shape[1]), kind).permute(0, 3, 1, 2)
+
+
 def _variance(aim: Tensor) -> float:
-    """Over images, averaged over elements."""
-    return float(torch.stack([part.float().var(0, unbiased=False).mean() for part in torch.split(aim, 1, 1)]).mean())
+    """Over the first images, averaged over elements."""
+    some = torch.split(aim[:LOOKED_AT], 1, 1)
+    return float(torch.stack([part.float().var(0, unbiased=False).mean() for part in some]).mean())
 
 
 def _moving(compact: Network, module: NetworkModule, streams: Sequence[str]) -> dict[str, Tensor]:

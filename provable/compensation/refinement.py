@@ -13,8 +13,9 @@ Reference: block reconstruction as in Li et al. 2021 (BRECQ), there for quantisa
 theory_notes/refinement.md. Not claimed: a global minimum, or a bound on other inputs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from provable.compensation.minibatches import minibatches, split
 from provable.compensation.segment import Segment, activated, is_closed, run_segment, segment_between, trainable
 from provable.compensation.sequential import Site
 from provable.execution import Run
+from provable.room import pieces, room
 from provable.surgery import Surgery, shrink
 from verify.network.graph import Array, Network
 
@@ -175,25 +177,33 @@ class Refiner:
         if segment is None:
             return current
         sources = {name: compact.take(name) for name in segment.sources}
-        aim = activated(self.network, segment, original.take(segment.end))
         surgery = shrink(current, kept, groups=self._all_groups)
         narrow = {name: _narrowed(surgery, name, value) for name, value in sources.items()}
+        behind = partial(activated, self.network, segment)
+        aim = _narrowed(surgery, segment.end, original.take(segment.end), behind)
         keys = trainable(surgery.compact, segment)
         if not keys:
             return current
-        result = refine(
-            surgery.compact, segment, narrow, _narrowed(surgery, segment.end, aim), keys, self.schedule, self.generator
-        )
+        result = refine(surgery.compact, segment, narrow, aim, keys, self.schedule, self.generator)
         self.outcomes[site.target.consumer] = (result.before, result.after)
         changed = current.with_parameters({key: _widened(current, surgery, key, result) for key in keys})
         _refresh(changed, segment, sources, compact)
         return changed
 
 
-def _narrowed(surgery: Surgery, name: str, value: Tensor) -> Tensor:
-    """The kept positions of a value's batch."""
+def _narrowed(surgery: Surgery, name: str, value: Tensor, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """The kept positions of a value's batch, changed position by position first."""
     cut = surgery.values.get(name)
-    return value if cut is None else value.index_select(cut.axis + 1, torch.tensor(cut.kept))
+    if cut is None and change is None:
+        return value
+    shape = list(value.shape)
+    if cut is not None:
+        shape[cut.axis + 1] = len(cut.kept)
+    narrow = room(tuple(shape))
+    for piece in pieces(len(value), tuple(value.shape[1:])):
+        some = value[piece] if change is None else change(value[piece])
+        narrow[piece] = some if cut is None else some.index_select(cut.axis + 1, torch.tensor(cut.kept))
+    return narrow
 
 
 def _widened(network: Network, surgery: Surgery, key: str, result: Refined) -> Array:
@@ -211,7 +221,7 @@ def _refresh(network: Network, segment: Segment, sources: Mapping[str, Tensor], 
     if not stale:
         return
     parameters = {k: torch.from_numpy(np.array(a, np.float32)) for k, a in _read(network, segment).items()}
-    held = {name: torch.empty_like(run.value(name)) for name in stale}
+    held = {name: room(tuple(run.value(name).shape)) for name in stale}
     samples = max(len(value) for value in sources.values())
     with torch.inference_mode():
         for start in range(0, samples, 64):

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provable.compensation.moments import Moments
-from provable.compensation.offset_moments import is_same_3x3, offset_moments
 from provable.compensation.patches import outputs, parts, unfold
 from provable.compensation.row_offsets import applies, row_moments
 
@@ -49,22 +48,3 @@ def test_strided_rows_and_single_rows_are_unfolded(sketch, stride, kernel) -> No
     s = sketch((2, 6, 6))
     network = s.network(s.conv("x", 3, kernel, stride))
     assert not applies(network.nodes[0], (kernel, kernel))
-
-
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 99), height=st.integers(1, 5), width=st.integers(1, 5), groups=st.sampled_from([1, 2]))
-def test_offset_correlations_equal_the_unfolded_moments_in_single_precision(
-    sketch, seed, height, width, groups
-) -> None:
-    s = sketch((2 * groups, height, width), seed)
-    network = s.network(s.conv("x", 3 * groups, 3, groups=groups))
-    (node,) = network.nodes
-    assert is_same_3x3(node, (3, 3))
-    random = np.random.default_rng(seed)
-    x, aim = (random.normal(size=(4, *shape)).astype(np.float32) for shape in (network.input_shape, node.shape))
-    for part in parts(network, node):
-        patches, values = unfold(node, part, (3, 3), x), outputs(node, part, aim)
-        expected, found = Moments.of(patches.T, values.T), offset_moments(part, x, aim)
-        for field in ("count", "sum_x", "sum_t", "gram", "cross", "energy"):
-            right, left = np.asarray(getattr(expected, field)), np.asarray(getattr(found, field))
-            np.testing.assert_allclose(left, right, rtol=0.0, atol=2e-6 * np.abs(right).max())
