@@ -75,7 +75,10 @@ def _add_deviation(commands: Any) -> None:
         help="float32: the certificate covers float32 executions, sums in any order (default: real numbers)",
     )  # fmt: skip
     command.add_argument("--certificate", type=Path, metavar="OUT.json", help="write the proof here")
-    command.add_argument("--force", action="store_true", help="replace an existing certificate file")
+    command.add_argument(
+        "--witness", type=Path, metavar="OUT.npy", help="write the input of the largest deviation found"
+    )
+    command.add_argument("--force", action="store_true", help="replace an existing certificate or witness file")
     command.add_argument("--seed", type=int, default=0, help="seed of the attack (0)")
     _add_workers(command)
     command.add_argument(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LARGEST_CHANNELS_FILE = 64 * 2**20
 MEBIBYTE = 2**20
+SHOWN = 12  # coordinates of an input
 NEGLIGIBLE = 1e-9  # without --epsilon, a proved bound this small ends the search
 
 
@@ -37,6 +38,7 @@ def run_deviation(options: argparse.Namespace) -> int:
     from verify.formal.deviation import verify_deviation
 
     refuse_existing(options.certificate, options.force)
+    refuse_existing(options.witness, options.force)
     if options.arithmetic == "float32" and options.certificate is None:
         raise SpecificationError("--arithmetic float32 needs --certificate: the auditor adds the rounding to the proof")
     if not options.timeout > 0:
@@ -58,13 +60,16 @@ def run_deviation(options: argparse.Namespace) -> int:
                 memory_limit=options.memory * MEBIBYTE,
             )  # fmt: skip
     print(_table(result))
+    if options.witness is not None and result.witness is not None:
+        _write_witness(options.witness, original, compact, result.witness)
     if result.backward_upper is not None and result.backward_upper < result.upper:
         print(
             f"A backward pass over both networks proves at most {result.backward_upper:.6g} for every input of the "
             "domain; the auditor does not know this rule, so it is in no certificate."
         )
     if result.verdict is Verdict.REFUTED:
-        print(f"REFUTED: the deviation {result.lower:.6g} is attained at an input inside the domain.")
+        where = "" if result.witness is None else f" at {shown_point(result.witness)}, replayed with rigorous rounding"
+        print(f"REFUTED: the deviation {result.lower:.6g} is attained inside the domain{where}.")
         return REFUTED
     if result.verdict is Verdict.UNKNOWN or not result.upper < float("inf"):
         print(f"UNKNOWN: {_what_is_known(result)}")
@@ -136,6 +141,29 @@ def _certify(options: argparse.Namespace, boxes: Sequence[Box], result: "Deviati
     )
     print(f"Certificate: {options.certificate} ({report.leaves:,} parts re-proved exactly)")
     return PROVED
+
+
+def _write_witness(path: Path, original: Network, compact: Network, witness: Sequence[Fraction]) -> None:
+    """The input as a float64 array of the network's shape, and what float64 arithmetic makes of it."""
+    import io
+
+    import numpy as np
+
+    from verify.network.evaluate import evaluate
+    from verify.network.files import write_bytes
+
+    x = np.array([[float(v) for v in witness]]).reshape(1, *original.input_shape)
+    apart = evaluate(original, x).ravel() - evaluate(compact, x.reshape(1, *compact.input_shape)).ravel()
+    stream = io.BytesIO()
+    np.save(stream, x[0])
+    write_bytes(path, stream.getvalue())
+    print(f"Input of the largest deviation found: {path} (float64 evaluation: {np.abs(apart).max():.6g})")
+
+
+def shown_point(point: Sequence[Fraction]) -> str:
+    """The first coordinates of an input, for people."""
+    more = ", ..." if len(point) > SHOWN else ""
+    return f"({', '.join(repr(float(v)) for v in point[:SHOWN])}{more})"
 
 
 def _sentence(epsilon: Fraction, arithmetic: str = "real") -> str:

@@ -3,7 +3,6 @@
 import argparse
 import math
 import sys
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from numpy.random import default_rng
 
 from verify.cli import PROVED, REFUTED, UNKNOWN
-from verify.deviation_command import chosen_workers, decimal_up, positive_decimal, read_channels
+from verify.deviation_command import chosen_workers, decimal_up, positive_decimal, read_channels, shown_point
 from verify.errors import MismatchError, SpecificationError
 from verify.network.graph import Network
 from verify.network.load import load_network
@@ -27,7 +26,7 @@ from verify.spec.vnnlib import read_vnnlib
 
 CODES = {Verdict.PROVED: PROVED, Verdict.REFUTED: REFUTED, Verdict.UNKNOWN: UNKNOWN}
 RANGE_SHARE = 0.3  # of the time goes into the range of the outputs
-SHOWN = 12  # coordinates of a witness
+SHOWN = 12  # outputs whose range is printed
 
 
 def run_question(options: argparse.Namespace) -> int:
@@ -90,7 +89,7 @@ def _complete(options: argparse.Namespace) -> int:
     if found.claimed < found.upper:
         print(f"The solver claims at most {found.claimed:.6g}, true up to its tolerance of 1e-6: no proof.")
     print(f"{found.seconds:.2f} s, rational arithmetic; no auditor re-does this proof.")
-    print(f"Attained at {_shown(found.witness)}.")
+    print(f"Attained at {shown_point(found.witness)}.")
     return CODES[found.verdict]
 
 
@@ -149,13 +148,8 @@ def _say(found: Answer, claim: str) -> int:
     print(f"{found.verdict.value.upper()}: for every input of the domain, {claim}, in real arithmetic.")
     print(f"{found.leaves:,} sub-boxes, {found.seconds:.2f} s, rule {found.rule}; no auditor re-does this proof.")
     if found.verdict is Verdict.REFUTED and found.witness is not None:
-        print(f"The claim fails, replayed with rigorous rounding, at {_shown(found.witness)}.")
+        print(f"The claim fails, replayed with rigorous rounding, at {shown_point(found.witness)}.")
     if found.verdict is Verdict.UNKNOWN:
         rest = decimal_up(Fraction(1) - Fraction(found.share))
         print(f"Not decided: {found.reason}; proved on all but {rest} of the domain's volume.", file=sys.stderr)
     return CODES[found.verdict]
-
-
-def _shown(point: Sequence[Fraction]) -> str:
-    more = ", ..." if len(point) > SHOWN else ""
-    return f"({', '.join(repr(float(v)) for v in point[:SHOWN])}{more})"

@@ -9,7 +9,9 @@ import pytest
 from verify.certificate.issue import round_up
 from verify.cli import main
 from verify.deviation_command import decimal_up
+from verify.network.evaluate import evaluate
 from verify.network.graph import Network, build
+from verify.network.read_onnx import read_onnx
 from verify.network.write_onnx import write_onnx
 
 DOMAIN = """(declare-const X_0 Real) (declare-const X_1 Real) (declare-const Y_0 Real)
@@ -75,6 +77,18 @@ def test_a_float32_claim_is_proved_by_the_auditor(folder: Path, capsys: pytest.C
 def test_questions_have_exit_codes(folder: Path) -> None:
     assert _deviation(folder, "--epsilon", "0.1") == 0
     assert _deviation(folder, "--epsilon", "0.0000001") == 1
+
+
+def test_a_refutation_shows_its_input_and_writes_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    witness = folder / "witness.npy"
+    assert _deviation(folder, "--epsilon", "0.0000001", "--witness", str(witness)) == 1
+    assert "replayed with rigorous rounding" in capsys.readouterr().out
+    x = np.load(witness, allow_pickle=False)[None]
+    original, compact = (read_onnx(folder / name) for name in ("original.onnx", "compact.onnx"))
+    assert x.shape[1:] == original.input_shape
+    assert np.abs(evaluate(original, x) - evaluate(compact, x)).max() > 1e-7
+    assert _deviation(folder, "--epsilon", "0.0000001", "--witness", str(witness)) == 3
+    assert "--force" in capsys.readouterr().err
 
 
 def test_little_memory_is_enough_for_an_answer_and_none_is_refused(
