@@ -1,7 +1,7 @@
 """From a search's result to a certificate that the auditor has accepted, or to none.
 
 The prover and the auditor choose slopes with different arithmetic, so the auditor's own bound may lie a little
-above the prover's. When a bound was asked for, it is that bound or nothing; leaves that the auditor refuses are halved.
+above the prover's: leaves that the auditor refuses are halved. When a bound was asked for, it is that bound or nothing.
 When the tightest bound was wanted, the certificate states what the auditor itself can show: never less than it proved.
 """
 
@@ -23,7 +23,10 @@ DIGITS = 4
 WORTHWHILE = Fraction(9, 10)  # a second audit is run for a bound that is smaller by this factor
 ROUNDING_SYMBOLS = 1024  # for roundings, so that they cancel and shrink like any other error; beyond it they add up
 VACUOUS = Fraction(10**30)  # a claim that says nothing, to learn what the auditor can show
-LARGER = tuple(Fraction(n, 100) for n in (100, 101, 105, 120, 150, 200, 400, 1600))  # times the bound that was proved
+NEARLY = Fraction(101, 100)  # times the bound that was proved: worth mending for
+LARGER = tuple(Fraction(n, 100) for n in (105, 120, 150, 200, 400, 1600))  # where mending does not help
+
+Ask = Callable[[Fraction], AuditReport]
 
 
 def issue_certificate(
@@ -64,11 +67,17 @@ def issue_certificate(
         )  # fmt: skip
         return audit(candidate, original, compact)
 
+    def as_found(epsilon: Fraction) -> AuditReport:
+        return attempt(epsilon, boxes, result.trees)
+
+    def mended(epsilon: Fraction) -> AuditReport:
+        return audited(attempt, epsilon, boxes, result.trees)
+
     try:
         if result.epsilon is not None:
-            claim, report = result.epsilon, audited(attempt, result.epsilon, boxes, result.trees)
+            claim, report = result.epsilon, mended(result.epsilon)
         else:
-            claim, report = _tightest(lambda e: attempt(e, boxes, result.trees), _claims(result, arithmetic))
+            claim, report = _tightest(_attempts(result, arithmetic, as_found, mended))
         if report.verdict is not Verdict.ACCEPT:
             return report
         os.replace(candidate, path)
@@ -77,30 +86,34 @@ def issue_certificate(
         candidate.unlink(missing_ok=True)
 
 
-def _tightest(attempt: Callable[[Fraction], AuditReport], claims: Sequence[Fraction]) -> tuple[Fraction, AuditReport]:
+def _tightest(attempts: Sequence[tuple[Fraction, Ask]]) -> tuple[Fraction, AuditReport]:
     """The first claim that is not refused, or what the auditor then shows where that is worth a second audit."""
-    for claim in claims:
-        report = attempt(claim)
+    for claim, ask in attempts:
+        report = ask(claim)
         if report.verdict is not Verdict.REJECT:
             break
     if report.bound is None or round_up(report.bound) > WORTHWHILE * claim:
         return claim, report
-    tighter = attempt(round_up(report.bound))
+    tighter = ask(round_up(report.bound))
     if tighter.verdict is Verdict.ACCEPT:
         return round_up(report.bound), tighter
-    return claim, attempt(claim)
+    return claim, ask(claim)
 
 
-def _claims(result: DeviationResult, arithmetic: str) -> list[Fraction]:
-    """Claims to try, smallest first, where the tightest bound is wanted.
+def _attempts(result: DeviationResult, arithmetic: str, as_found: Ask, mended: Ask) -> list[tuple[Fraction, Ask]]:
+    """Claims to try, smallest first, where the tightest bound is wanted, and how to ask for them.
 
     With the rule "pair_backward" the auditor does as much as a claim needs, so a vacuous one teaches little; with the
-    others its report on a vacuous claim holds the best bound it has.
+    others its report on a vacuous claim holds the best bound it has. Nothing is mended for float32: what roundings add
+    is not known before.
     """
-    proved = Fraction(result.upper)
+    proved, real = Fraction(result.upper), arithmetic == "real"
+    exact = (round_up(proved), as_found)
+    nearly = (round_up(proved * NEARLY), mended if real else as_found)
     if result.rule == BACKWARD:
-        return [*dict.fromkeys(round_up(proved * larger) for larger in LARGER), VACUOUS]
-    return [VACUOUS] if arithmetic == "float32" else [round_up(proved), VACUOUS]
+        larger = [(claim, as_found) for claim in dict.fromkeys(round_up(proved * factor) for factor in LARGER)]
+        return [exact, nearly, *larger, (VACUOUS, as_found)]
+    return [exact, nearly, (VACUOUS, as_found)] if real else [(VACUOUS, as_found)]
 
 
 def round_up(value: Fraction, digits: int = DIGITS) -> Fraction:

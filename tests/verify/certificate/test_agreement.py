@@ -106,6 +106,20 @@ def test_leaves_that_the_auditor_refuses_are_halved(tmp_path: Path, seed: int) -
     assert again.verdict is Audited.ACCEPT
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_the_tightest_bound_is_certified_by_halving_leaves_rather_than_by_a_larger_claim(
+    tmp_path: Path, seed: int
+) -> None:
+    result, original, compact = coarse(tmp_path, seed, 0.5)
+    assert result.epsilon is not None
+    upper = float(result.epsilon)
+    tightest = replace(result, epsilon=None, upper=upper)
+    issued = issue_certificate(tmp_path / "c.json", tightest, boxes=[BOX], original=original, compact=compact)
+    assert isinstance(issued, tuple), issued
+    assert issued[0] <= Fraction(upper) * Fraction(102, 100)
+    assert issued[1].leaves > 1
+
+
 def test_a_false_claim_is_not_mended(tmp_path: Path) -> None:
     result, original, compact = coarse(tmp_path, 0, 0.5)
     false = replace(result, epsilon=Fraction(result.lower) / 2)
