@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from provable.catalogue import methods
+from provable.cost import count_parameters
 from provable.errors import ScheduleError
 from provable.pipeline import compress
 from tests.scripts.loading import load_script
@@ -47,6 +48,16 @@ def test_the_search_is_given_one_number() -> None:
     found = script.SYSTEMS["cap-search"](tasks.digits(0.02))
     assert re.search(r"\d+/\d+, .* channels, found by \d+ scorings on 512 other images", found.claim)
     assert found.data == "512 unlabelled, 512 labelled"
+
+
+@pytest.mark.slow
+def test_half_of_the_parameters_leave_at_no_loss_in_the_mean_of_three_runs() -> None:
+    """Adaptive pruning; no loss: within one standard error of the starting accuracy."""
+    task = tasks.digits(0.2)
+    start = task.start("gated")
+    runs = [script.seed_training.adapted(task.start("gated"), 300, 300, 0.02, 2 * seed) for seed in range(3)]
+    assert all(count_parameters(run.compact) <= 0.5 * count_parameters(start.network) for run in runs)
+    assert np.mean([outcomes.lost(start, run.compact) for run in runs]) <= outcomes.noise(start)
 
 
 def test_a_finding_becomes_a_row() -> None:
