@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch import nn
 
@@ -208,7 +209,8 @@ def main() -> None:
     real = not options.quick and (options.data / "resnet").exists()
     task = cifar(options.data, options.images, options.seed) if real else digits(options.images)
     rows, refused, console = list[Row](), list[str](), Console(width=WIDTH)
-    for name in options.only or known:
+    names, told = options.only or known, Console(stderr=True)
+    for name in track(names, description="methods", console=told, transient=True):
         try:
             rows += measure(task, [name], options.keep)
         except InputError as error:  # a method that does not apply to this network says why
