@@ -60,6 +60,13 @@ class LinearMap:
         """The map of some of the columns alone."""
         return replace(self, both=self.both[:, :, used], upper=self.upper[:, :, used], taps=self.taps[:, :, used])
 
+    def cut(self) -> list["LinearMap"]:
+        """Maps of at most LONGEST_ROW columns each, whose images add up to the image."""
+        firsts = range(0, self.taps.shape[2], LONGEST_ROW)
+        if len(firsts) <= 1:
+            return [self]
+        return [replace(self.columns(slice(i, i + LONGEST_ROW)), in_order=False) for i in firsts]
+
 
 def linear_map(whole: Array, radius: Array, unit: int, taps: Index, inputs: int) -> LinearMap:
     """The map of weights known to +-radius, in units of 2^unit and below 2^53, on `inputs` values."""
@@ -150,10 +157,7 @@ def image(linear: LinearMap, form: Form, permutation: Index | None = None) -> tu
     active = linear.active if permutation is None else linear.active[permutation]
     summands: list[Summand] = []
     slacks: list[Slack] = []
-    for first in range(0, linear.taps.shape[2], LONGEST_ROW):
-        part = linear
-        if linear.taps.shape[2] > LONGEST_ROW:
-            part = replace(linear.columns(slice(first, first + LONGEST_ROW)), in_order=False)
+    for part in linear.cut():
         summands.append(Image(part, form, active, permutation, _reach(part, form)))
         slacks += _remainders(part, form, linear.active)
     if permutation is not None:

@@ -33,18 +33,22 @@ def best_plane(ends: Sequence[Array], sloped: Mask) -> Array:
     ONE. Where `sloped` is false, both slopes are 0.
     """
     lz, uz, ly, uy, dl, du = ends
-    z, d, inside = vertices(lz, uz, ly, uy, dl, du)
-    value = ONE * (np.maximum(z, 0.0) - np.maximum(z - d, 0.0))
     s_z, s_y, zero = slopes(lz, uz), slopes(ly, uy), np.zeros_like(lz)
     one = zero + ONE
     a = np.stack([zero, zero, zero, s_z, s_z - s_y, one - s_y, s_z - one])
     b = np.stack([zero, one, slopes(dl, du), zero, s_y, s_y, one])
-    rest = value - a[:, None] * z - b[:, None] * d  # (candidates, vertices, N)
-    top = np.where(inside, rest, -np.inf).max(axis=1)
-    bottom = np.where(inside, rest, np.inf).min(axis=1)
+    bottom, top = offsets(ends, a, b)
     best = np.where(sloped, np.argmin(top - bottom, axis=0), 0)
     chosen: Array = np.stack([a, b, bottom, top])[:, best, np.arange(len(best))]
     return chosen
+
+
+def offsets(ends: Sequence[Array], a: Array, b: Array) -> tuple[Array, Array]:
+    """Extremes of relu(z) - relu(z - D) - a z - b D on the regions, for slopes (candidates, N): over all vertices."""
+    z, d, inside = vertices(*ends)
+    value = ONE * (np.maximum(z, 0.0) - np.maximum(z - d, 0.0))
+    rest = value - a[:, None] * z - b[:, None] * d  # (candidates, vertices, N)
+    return np.where(inside, rest, np.inf).min(axis=1), np.where(inside, rest, -np.inf).max(axis=1)
 
 
 def vertices(lz: Array, uz: Array, ly: Array, uy: Array, dl: Array, du: Array) -> tuple[Array, Array, Mask]:
@@ -73,14 +77,11 @@ def two_planes(ends: Sequence[Array], mixed: Mask | None = None) -> Array:
     planes, exactly; but where they are `mixed`, one open and one shut, the planes are 0 and D.
     """
     lz, uz, ly, uy, dl, du = ends
-    z, d, inside = vertices(*ends)
-    value = ONE * (np.maximum(z, 0.0) - np.maximum(z - d, 0.0))
     s_z, s_y, rise, zero = slopes(lz, uz), slopes(ly, uy), slopes(dl, du), np.zeros_like(lz)
     one, half = zero + ONE, zero + ONE / 2
     a = np.stack([zero, zero, zero, zero, zero, s_z, s_z - s_y, one - s_y, s_z - one])
     b = np.stack([zero, one, rise, one - rise, half, zero, s_y, s_y, one])
-    rest = value - a[:, None] * z - b[:, None] * d  # (candidates, vertices, N)
-    bottom, top = np.where(inside, rest, np.inf).min(axis=1), np.where(inside, rest, -np.inf).max(axis=1)
+    bottom, top = offsets(ends, a, b)
     middle = 0.5 * (a * (lz + uz) + b * (dl + du))
     linear = ((lz >= 0) | (uz <= 0)) & ((ly >= 0) | (uy <= 0))  # then candidate 6, s_z z - s_y y, is exact
     low, high = (np.where(linear, 6, n) for n in (np.argmax(middle + bottom, axis=0), np.argmin(middle + top, axis=0)))

@@ -15,11 +15,10 @@ Theory note: float32_execution.md.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from verify.audit.exact import LIMB, LONGEST_ROW, Mask, Real, Refuted, Resource, Slack, bits, coarse, largest
+from verify.audit.exact import LIMB, Mask, Real, Refuted, Resource, Slack, bits, coarse, largest
 from verify.audit.form import Form, constant, settle
 from verify.audit.lift import Affine
 from verify.audit.linear import LinearMap, bounded_sums
@@ -83,14 +82,8 @@ def as_form(slacks: Sequence[Slack], granted: Mask, block: int) -> Form:
 def _magnitudes(linear: LinearMap, x: Form) -> list[Slack]:
     """Bounds of ``|W| |x|``, cut as the product itself is."""
     values, shift = coarse(x.size, LIMB)
-    found = []
-    for first in range(0, linear.taps.shape[2], LONGEST_ROW):
-        part = linear
-        if linear.taps.shape[2] > LONGEST_ROW:
-            part = replace(linear.columns(slice(first, first + LONGEST_ROW)), in_order=False)
-        sums = bounded_sums(part, part.upper, int(largest(part.upper)), values)
-        found.append((sums, linear.upper_exponent + x.exponent + shift))
-    return found
+    exponent = linear.upper_exponent + x.exponent + shift
+    return [(bounded_sums(part, part.upper, int(largest(part.upper)), values), exponent) for part in linear.cut()]
 
 
 def _relative(sizes: Sequence[Slack], length: int) -> list[Slack]:

@@ -14,7 +14,7 @@ from verify.audit import Verdict, audit, check, rounding, rules
 from verify.audit import form as form_module
 from verify.audit.certificate import walk
 from verify.audit.check import _Enclosure
-from verify.audit.exact import FORM_BITS, LARGEST, Real, Refuted, Resource, coarse, power
+from verify.audit.exact import FORM_BITS, LARGEST, LONGEST_ROW, Real, Refuted, Resource, coarse, power
 from verify.audit.form import CENTRE, Form, Term, constant, place, settle
 from verify.audit.grid import InputGrid, scaled_floor
 from verify.audit.lift import Correspondence, Stage, _bias, kept_elements, stages_of_pair
@@ -240,7 +240,7 @@ def plain_step(length: int, bias: float | None) -> Step:
     return Step("y", "affine", ("x",), (1,), taps, weight, shift)
 
 
-@pytest.mark.parametrize("length", [1, 7, rounding.LONGEST_ROW + 3])
+@pytest.mark.parametrize("length", [1, 7, LONGEST_ROW + 3])
 @pytest.mark.parametrize("bias", [None, -4096.0])
 def test_the_rounding_of_an_affine_step_is_not_below_its_formula(length: int, bias: float | None) -> None:
     from verify.audit.lift import own_map
