@@ -19,12 +19,12 @@ from provable.training import (
     GSM,
     SPP,
     Adaptive,
+    PrivateADMM,
     ResidualGate,
     Synthetic,
     collapse_plan,
     collapse_steps,
     fix_zeros,
-    prune_privately,
     release_zeros,
     remove_idle,
     trim,
@@ -190,13 +190,14 @@ def adaptive(task: Task) -> Outcome:
 def private(task: Task) -> Outcome:
     start, more = task.start("cnn"), task.steps(600)
     shape = start.train.images.shape[1:]
-    pruned, residuals = prune_privately(start.module, Synthetic(shape, 0.0, 1.0, levels=17), input_range=(0.0, 1.0),
-                                        connectivity=0.6, count=48, iterations=20, lr=5e-3)  # fmt: skip
+    pruner = PrivateADMM(start.module, Synthetic(shape, 0.0, 1.0, levels=17), input_range=(0.0, 1.0),
+                         connectivity=0.6, count=48, iterations=20, lr=5e-3)  # fmt: skip
+    pruned = pruner.run()
     alone = accuracy(pruned.eval(), start.held_out)
-    names = [r.layer for r in residuals]
-    fix_zeros(pruned, names)
+    fix_zeros(pruned, [r.layer for r in pruner.residuals])
     fit(pruned, start.train, momentum(pruned, 0.02), more, rate=cooled)
     release_zeros(pruned)
-    what = f"; before the client's retraining {alone:.1%}; ||W - Z|| at most {max(r.primal[-1] for r in residuals):.1g}"
+    largest = max(r.primal[-1] for r in pruner.residuals)
+    what = f"; before the client's retraining {alone:.1%}; ||W - Z|| at most {largest:.1g}"
     found = sparse(start, pruned, what=what)
     return replace(found, retraining=f"{more} steps by the client", data="48 synthetic; labels: client")

@@ -9,7 +9,7 @@ from provable.training.dpp import DPP
 from provable.training.gsm import GSM, passive_steps
 from provable.training.idle import remove_idle
 from provable.training.masks import fix_zeros, release_zeros, sparsity
-from provable.training.private_admm import PrivateADMM, Synthetic, prune_privately
+from provable.training.private_admm import PrivateADMM, Synthetic
 from provable.training.quantiser import LearnedQuantiser
 from provable.training.spp import SPP
 from provable.training.trim import cluster_spread, trim
@@ -17,5 +17,5 @@ from provable.training.trim import cluster_spread, trim
 __all__ = [
     "CSGD", "DJPQ", "DPF", "DPP", "GSM", "SPP", "Adaptive", "CollapsePlan", "LearnedQuantiser", "PrivateADMM",
     "ResidualGate", "Synthetic", "cluster_spread", "collapse_plan", "collapse_steps",
-    "fix_zeros", "passive_steps", "plan_of", "prune_privately", "release_zeros", "remove_idle", "sparsity", "trim",
+    "fix_zeros", "passive_steps", "plan_of", "release_zeros", "remove_idle", "sparsity", "trim",
 ]  # fmt: skip

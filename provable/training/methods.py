@@ -55,6 +55,6 @@ METHODS = (
         name="privacy-admm", summary="pattern and connectivity pruning on synthetic inputs", granularity="kernel",
         when="after training", criterion="learned gates and regularisers", data="synthetic", recovery="fine-tune",
         guarantee="sparsity", reference="Gong et al. 2020, arXiv 2003.06513", cost="ADMM per layer",
-        use="provable.training.private_admm.prune_privately",
+        use="provable.training.PrivateADMM",
     ),
 )  # fmt: skip

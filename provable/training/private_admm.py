@@ -4,12 +4,12 @@
     ADMM             W <- Adam on the loss + rho/2 ||W - Z + U||^2,  Z <- Pi_S(W + U),  U <- U + W - Z
                      rho grows, and U shrinks with it (it is the multiplier divided by rho); Pi_S: patterns.py
 
-    model, residuals = prune_privately(model, Synthetic((1, 28, 28), 0.0, 1.0), input_range=(0.0, 1.0))   # no data
+    pruner = PrivateADMM(model, Synthetic((1, 28, 28), 0.0, 1.0), input_range=(0.0, 1.0))   # no data
+    model = pruner.run()                                              # or step() by step(), and state_dict() in between
     fix_zeros(model); ...the client's own loop, on private data...; release_zeros(model)
 
-`PrivateADMM` is the same layer by layer, with a state to save in between. Reference for the idea: Gong et al., 2020;
-formulas are this project's reading of it. Theory: theory_notes/training.md. Not claimed: differential privacy. The
-designer sees no private input, but sees weights that were trained on them.
+Reference for the idea: Gong et al., 2020; formulas are this project's reading of it. Theory: theory_notes/training.md.
+Not claimed: differential privacy. The designer sees no private input, but sees weights that were trained on them.
 """
 
 import copy
@@ -136,6 +136,16 @@ class PrivateADMM:
         primal = _admm(self._layers[name], seen, wanted, self._connectivity, self._iterations, self._lr)
         self._found[name] = Residuals(name, primal)
 
+    def run(self, progress: Progress | None = None) -> nn.Module:
+        """Prune all layers that are left; the pruned copy. `progress` is told of every layer."""
+        told = progress or Silent()
+        told.stage("layers", len(self.left))
+        while not self.done:
+            name = self.left[0]
+            self.step()
+            told.step(name)
+        return self.finish()
+
     def finish(self) -> nn.Module:
         """The pruned copy.
 
@@ -169,39 +179,6 @@ class PrivateADMM:
             with torch.no_grad():
                 self._layers[name].weight.copy_(weights[name])
         self._found = {name: Residuals(name, tuple(primal[name])) for name in fitting}
-
-
-def prune_privately(
-    model: nn.Module,
-    synthetic: Synthetic,
-    *,
-    input_range: tuple[float, float],
-    connectivity: float = 0.5,
-    layers: Sequence[str] | None = None,
-    count: int = 128,
-    iterations: int = 20,
-    lr: float = 1e-3,
-    progress: Progress | None = None,
-) -> tuple[nn.Module, tuple[Residuals, ...]]:
-    """A pruned copy of the model, made without any data of its owner: `PrivateADMM` from its first layer to its last.
-
-    Args:
-        model, synthetic, input_range, connectivity, layers, count, iterations, lr: as there.
-        progress: is told of every layer.
-
-    Raises:
-        SyntheticError, TargetError, ScheduleError: as there.
-    """
-    pruner, told = PrivateADMM(
-        model, synthetic, input_range=input_range, connectivity=connectivity, layers=layers, count=count,
-        iterations=iterations, lr=lr,
-    ), progress or Silent()  # fmt: skip
-    told.stage("layers", len(pruner.left))
-    while not pruner.done:
-        name = pruner.left[0]
-        pruner.step()
-        told.step(name)
-    return pruner.finish(), pruner.residuals
 
 
 def _check(synthetic: Synthetic, declared: tuple[float, ...], count: int, iterations: int, lr: float) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from provable.errors import ScheduleError, SyntheticError, TargetError, TrainingError
-from provable.training import PrivateADMM, Synthetic, fix_zeros, prune_privately, release_zeros
+from provable.training import PrivateADMM, Synthetic, fix_zeros, release_zeros
 from provable.training.patterns import patterns, project
 
 
@@ -59,14 +59,14 @@ def test_the_library_is_every_pattern_once() -> None:
 
 
 def test_no_argument_can_carry_data() -> None:
+    parameters = inspect.signature(PrivateADMM).parameters
     names = ["model", "synthetic", "input_range", "connectivity", "layers", "count", "iterations", "lr"]
-    for pruned_by, more in ((PrivateADMM, []), (prune_privately, ["progress"])):
-        parameters = inspect.signature(pruned_by).parameters
-        assert list(parameters) == [*names, *more]
-        assert parameters["synthetic"].annotation is Synthetic
-        with pytest.raises(TypeError):
-            pruned_by(network(), SYNTHETIC, input_range=(0.0, 1.0), loader=[])
+    assert list(parameters) == names
+    assert parameters["synthetic"].annotation is Synthetic
+    with pytest.raises(TypeError):
+        PrivateADMM(network(), SYNTHETIC, input_range=(0.0, 1.0), loader=[])
     assert list(inspect.signature(PrivateADMM.step).parameters) == ["self"]
+    assert list(inspect.signature(PrivateADMM.run).parameters) == ["self", "progress"]
 
 
 def test_synthetic_inputs_have_the_range_and_levels_they_say() -> None:
@@ -79,7 +79,8 @@ def test_it_converges_to_the_structure_and_retraining_keeps_it() -> None:
     model = network()
     before = [p.detach().clone() for p in model.parameters()]
     told = Listener()
-    pruned, residuals = prune_privately(model, SYNTHETIC, input_range=(0.0, 1.0), lr=5e-3, progress=told)
+    pruner = PrivateADMM(model, SYNTHETIC, input_range=(0.0, 1.0), lr=5e-3)
+    pruned, residuals = pruner.run(told), pruner.residuals
     assert told.heard == ["layers", 2, "0", "2"]
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
     assert [r.layer for r in residuals] == ["0", "2"]
@@ -101,8 +102,8 @@ def test_it_converges_to_the_structure_and_retraining_keeps_it() -> None:
 
 def test_a_run_goes_on_where_it_was_saved_to_the_same_bits() -> None:
     model, options = network(), {"input_range": (0.0, 1.0), "lr": 5e-3, "iterations": 5}
-    straight, residuals = prune_privately(model, SYNTHETIC, **options)
-    first, second = (PrivateADMM(model, SYNTHETIC, **options) for _ in range(2))
+    whole, first, second = (PrivateADMM(model, SYNTHETIC, **options) for _ in range(3))
+    straight = whole.run()
     first.step()
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
@@ -112,7 +113,7 @@ def test_a_run_goes_on_where_it_was_saved_to_the_same_bits() -> None:
     with pytest.raises(ScheduleError, match="layer '2' is not pruned yet"):
         second.finish()
     second.step()
-    assert second.residuals == residuals
+    assert second.residuals == whole.residuals
     resumed = second.finish()
     assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), straight.parameters(), strict=True))
     with pytest.raises(ScheduleError, match="all 2 layers are pruned"):
@@ -125,7 +126,7 @@ def test_a_run_goes_on_where_it_was_saved_to_the_same_bits() -> None:
 
 def test_a_frozen_model_can_be_pruned_and_stays_frozen() -> None:
     model = network().requires_grad_(False)
-    pruned, _ = prune_privately(model, SYNTHETIC, input_range=(0.0, 1.0), iterations=1)
+    pruned = PrivateADMM(model, SYNTHETIC, input_range=(0.0, 1.0), iterations=1).run()
     assert all(p.requires_grad for p in pruned.parameters())
     assert not any(p.requires_grad for p in model.parameters())
 
@@ -136,17 +137,17 @@ def test_impossible_requests_are_refused() -> None:
     with pytest.raises(SyntheticError, match="at least 2 levels"):
         Synthetic((1, 4, 4), 0.0, 1.0, levels=1)
     with pytest.raises(SyntheticError, match=r"lie in \[0, 255\], the network's in \[0, 1\]"):
-        prune_privately(network(), Synthetic((1, 4, 4), 0.0, 255.0), input_range=(0.0, 1.0))
+        PrivateADMM(network(), Synthetic((1, 4, 4), 0.0, 255.0), input_range=(0.0, 1.0))
     with pytest.raises(SyntheticError, match="cannot read inputs"):
-        prune_privately(network(), Synthetic((2, 4, 4), 0.0, 1.0), input_range=(0.0, 1.0))
+        PrivateADMM(network(), Synthetic((2, 4, 4), 0.0, 1.0), input_range=(0.0, 1.0)).step()
     with pytest.raises(TargetError, match="keeps 0 of 4"):
-        prune_privately(network(), SYNTHETIC, input_range=(0.0, 1.0), connectivity=0.01)
+        PrivateADMM(network(), SYNTHETIC, input_range=(0.0, 1.0), connectivity=0.01)
     with pytest.raises(SyntheticError, match="count 0"):
-        prune_privately(network(), SYNTHETIC, input_range=(0.0, 1.0), count=0)
+        PrivateADMM(network(), SYNTHETIC, input_range=(0.0, 1.0), count=0)
     for options in ({"iterations": 0}, {"lr": 0.0}, {"lr": float("nan")}):
         with pytest.raises(ScheduleError, match="never come near their projection"):
-            prune_privately(network(), SYNTHETIC, input_range=(0.0, 1.0), **options)
+            PrivateADMM(network(), SYNTHETIC, input_range=(0.0, 1.0), **options)
     with pytest.raises(TargetError, match="'4' is none; it has 0, 2"):
-        prune_privately(network(), SYNTHETIC, input_range=(0.0, 1.0), layers=["4"])
+        PrivateADMM(network(), SYNTHETIC, input_range=(0.0, 1.0), layers=["4"])
     with pytest.raises(TargetError, match="ungrouped 3x3"):
-        prune_privately(nn.Sequential(nn.Linear(3, 2)), SYNTHETIC, input_range=(0.0, 1.0))
+        PrivateADMM(nn.Sequential(nn.Linear(3, 2)), SYNTHETIC, input_range=(0.0, 1.0))
