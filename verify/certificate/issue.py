@@ -20,7 +20,7 @@ from verify.spec.deviation import Tree
 from verify.spec.deviation import Verdict as SearchVerdict
 
 DIGITS = 4
-WORTHWHILE = Fraction(9, 10)  # a second audit is run for a bound that is smaller by this factor
+WORTHWHILE = Fraction(97, 100)  # a second audit is run for a bound that is smaller by this factor
 ROUNDING_SYMBOLS = 1024  # for roundings, so that they cancel and shrink like any other error; beyond it they add up
 VACUOUS = Fraction(10**30)  # a claim that says nothing, to learn what the auditor can show
 NEARLY = Fraction(101, 100)  # times the bound that was proved: worth mending for
