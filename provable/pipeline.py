@@ -25,7 +25,7 @@ from provable.compensation.batch_norm import reestimated
 from provable.compensation.minimax import Minimax
 from provable.compensation.network_refinement import NetworkSchedule, refined_surgery
 from provable.compensation.refinement import Refiner, Schedule
-from provable.compensation.sequential import Compensated, Polish, compensate
+from provable.compensation.sequential import Compensated, Polish, compensate, sites
 from provable.compensation.strategies import STRATEGIES
 from provable.compensation.uncompensated import output_layers, reweighted, uncompensated
 from provable.coresets.sparsify import SPARSIFIERS, sparsify, weight_share
@@ -173,8 +173,9 @@ def _compress(
     clock.lap("shrink and check")
     refined: tuple[str, ...] = ()
     if STRATEGIES[settings.compensation].network:
-        descent = _torch_generator(random)
-        surgery, refined = refined_surgery(network, groups, surgery, inputs, NetworkSchedule(), descent, journal)
+        schedule, descent = NetworkSchedule(), _torch_generator(random)
+        told.stage("refine the network", schedule.steps)
+        surgery, refined = refined_surgery(network, groups, surgery, inputs, schedule, descent, journal, told.step)
         if len(first) < len(inputs):
             refined = (*refined, f"channels and least squares, before it: from the first {len(first)} inputs")
         clock.lap("refine the network")
@@ -345,9 +346,9 @@ def _select(
         return choices[group.name].kept
 
     groups = [known.group for known in losing]
-    told.stage("select and compensate", sum(len(group.consumers) for group in groups))
     start = reweighted(network, groups, choices)
     extra = (*output_layers(network), *(_producers(groups) if strategy.producers else ()))
+    told.stage("select and compensate", len(sites(network, groups, extra, fixed)))
     descent = _torch_generator(random) if strategy.polish == "refine" else None
     polish: Polish | None = Minimax(network) if strategy.polish == "minimax" else None
     if descent is not None:
@@ -356,10 +357,11 @@ def _select(
         network, inputs, groups, fixed=fixed, choose=choose, start=start, extra=extra, solver=strategy.solver,
         polish=polish, memory=Notes(journal, random, choices, polish, descent), progress=told.step,
     )  # fmt: skip
-    for _ in range(strategy.sweeps - 1):
+    for sweep in range(1, strategy.sweeps):
+        told.stage(f"sweep {sweep + 1}", len(found.layers))
         found = compensate(
             network, inputs, groups, fixed=found.kept, choose=choose, start=found.network, settled=True, extra=extra,
-            solver=strategy.solver,
+            solver=strategy.solver, progress=told.step,
         )  # fmt: skip
     return found, choices
 

@@ -1,10 +1,12 @@
 """The per-layer table: what was promised, what it assumes, what was measured."""
 
+import math
 from io import StringIO
 
 from rich.console import Console
 from rich.table import Table
 
+from provable.bounds.a_priori import APrioriBound
 from provable.records import Compression, GroupReport
 
 WIDTH = 118
@@ -68,12 +70,21 @@ def _footnotes(result: Compression) -> list[str]:
     images = sorted({report.sensitivity_images for report in result.groups} - {0})
     if images:
         notes.append(f"T: total sensitivity over {images[0]} images")
-    for name, quantity, assumption in dict.fromkeys(
-        (r.bound.name, r.bound.quantity, r.bound.assumption) for r in result.groups if r.bound is not None
+    for name, quantity, chance, assumption in dict.fromkeys(
+        (r.bound.name, r.bound.quantity, _chance(r.bound), r.bound.assumption) for r in result.groups if r.bound
     ):
-        notes.append(f"bound ({name}): {quantity}; assumes: {assumption}")
+        notes.append(f"bound ({name}): {quantity}; {chance}; assumes: {assumption}")
     notes += [report.note for report in result.groups if report.note]
     return [*notes, *result.notes]
+
+
+def _chance(bound: APrioriBound) -> str:
+    """How surely it holds; a probability is never rounded up."""
+    if bound.confidence >= 1.0:
+        return "holds for sure"
+    if bound.confidence <= 0.0:
+        return "delta >= 1: holds with no probability at this number of images"
+    return f"holds with probability at least {math.floor(1e4 * bound.confidence) / 1e4:g}"
 
 
 def _share(part: int, whole: int) -> str:

@@ -19,7 +19,7 @@ tiny sets), there on the last stream alone. Theory: theory_notes/refinement.md. 
 on other inputs, or that decisions agree better; that is measured, and certified by `verify`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -139,6 +139,7 @@ def refined_surgery(
     schedule: NetworkSchedule,
     generator: torch.Generator,
     checkpoints: Checkpoints | None = None,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> tuple[Surgery, tuple[str, ...]]:
     """The surgery with its compact network refined, and what to tell the user; as it was where nothing was removed.
 
@@ -146,14 +147,14 @@ def refined_surgery(
         original: the network before.
         groups: those that may have lost channels.
         surgery: what is left.
-        inputs, schedule, generator, checkpoints: see `refine_network`.
+        inputs, schedule, generator, checkpoints, progress: see `refine_network`.
     """
     losing = [group for group in groups if surgery.removed[group.name]]
     if not losing:
         return surgery, ()
     found = refine_network(
         original, surgery.compact, surgery.values, streams_of(original, losing), inputs, schedule, generator,
-        checkpoints,
+        checkpoints, progress,
     )  # fmt: skip
     return replace(surgery, compact=found.network), (found.sentence,)
 
@@ -168,6 +169,7 @@ def refine_network(
     schedule: NetworkSchedule,
     generator: torch.Generator,
     checkpoints: Checkpoints | None = None,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> NetworkRefined:
     """Descend from the compact network's parameters.
 
@@ -180,6 +182,7 @@ def refine_network(
         schedule: steps and rates.
         generator: draws the batches; the same state gives the same result.
         checkpoints: taken up and kept, if given.
+        progress: told of every step, those of an earlier run included.
     """
     fitted, judged = split(len(inputs), min(schedule.held_out, JUDGED / len(inputs)), generator)
     batches = minibatches(torch.arange(len(fitted)), schedule.batch, schedule.steps, generator)
@@ -209,6 +212,8 @@ def refine_network(
     else:
         before, smallest, begin = known.before, known.smallest, known.step
         best = _restored(known, moving, adam)
+    for step in range(begin):
+        progress(f"step {step + 1}")
     for step, batch in list(enumerate(batches))[begin:]:
         found = module.values(_fast(views[turns[step]][batch]), streams)
         slopes = _slopes(found, aims[turns[step]], batch, weights)
@@ -223,6 +228,7 @@ def refine_network(
                 smallest, best = now, _copied(moving)
             if checkpoints is not None:
                 checkpoints.keep_descent(_descent(step + 1, before, smallest, moving, best, adam))
+        progress(f"step {step + 1}")
     arrays = {key: np.ascontiguousarray(v.numpy()).astype(compact.parameters[key].dtype) for key, v in best.items()}
     return NetworkRefined(compact.with_parameters(arrays), before, smallest, tuple(streams), len(judged))
 

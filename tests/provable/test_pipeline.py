@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from provable.calibration import LOOKED_AT, directions
+from provable.compensation.network_refinement import NetworkSchedule
 from provable.cost import count_flops, count_parameters
 from provable.errors import BudgetError, CalibrationError, GroupingError, InputError
 from provable.pipeline import compress
@@ -194,7 +196,12 @@ def test_the_rank_of_the_calibration_inputs(seed: int, count: int, dimension: in
     assert found == rank or looked_at < 3 * rank
 
 
-def test_stages_are_announced(sketch) -> None:
+@pytest.mark.parametrize(
+    ("compensation", "more"),
+    [("least_squares", []), ("two_sweeps", ["sweep 2"]), ("refine_network", ["refine the network"])],
+)
+def test_stages_are_announced(sketch, monkeypatch, compensation: str, more: list[str]) -> None:
+    monkeypatch.setattr("provable.pipeline.NetworkSchedule", partial(NetworkSchedule, steps=6))
     network, seen = perceptron(sketch), list[tuple[str, object]]()
 
     class Listener:
@@ -204,9 +211,9 @@ def test_stages_are_announced(sketch) -> None:
         def step(self, what: str) -> None:
             seen.append(("step", what))
 
-    compress(network, inputs_of(network, 20), keep={"channels": 0.5}, progress=Listener())
+    compress(network, inputs_of(network, 20), keep={"channels": 0.5}, compensation=compensation, progress=Listener())
     names = [name for name, _ in seen]
-    assert [n for n in names if n != "step"] == ["observe", "select and compensate"]
+    assert [n for n in names if n != "step"] == ["observe", "select and compensate", *more]
     assert names.count("step") == sum(int(str(steps)) for name, steps in seen if name != "step")
 
 
