@@ -40,7 +40,7 @@ class Run:
 
     def train(self, steps: range) -> None:
         """A user's own loop."""
-        images = IMAGES.to(next(self.model.parameters()).device)
+        images = near(self.model)
         for step in steps:
             rows = slice(8 * (step % 6), 8 * (step % 6) + 8)
             self.optimizer.zero_grad()
@@ -84,8 +84,8 @@ METHODS: dict[str, Callable[[nn.Module, torch.Generator], Any]] = {
 
 
 def near(model: nn.Module) -> Tensor:
-    """The images, where the model is."""
-    return IMAGES.to(next(model.parameters()).device)
+    """The images, where the model is, and of its type."""
+    return IMAGES.to(next(model.parameters()))
 
 
 def run_of(name: str, seed: int, device: str = "cpu") -> Run:
@@ -114,6 +114,19 @@ def test_everything_stays_where_the_model_is(name: str, device: str) -> None:
     run.train(range(4))
     held = [*run.model.parameters(), *run.model.buffers()]
     assert {tensor.device.type for tensor in held} == {device}
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in held)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_everything_moves_with_the_model(name: str) -> None:
+    """To another type here, as it would to another device: nothing of a method is left behind, and training goes on."""
+    run = run_of(name, 0)
+    run.train(range(2))
+    run.model.double()
+    run.optimizer.state.clear()  # as with any torch optimiser, its momentum stays where it was
+    run.train(range(2, 5))
+    held = [*run.model.parameters(), *run.model.buffers()]
+    assert {tensor.dtype for tensor in held if tensor.is_floating_point()} == {torch.float64}
     assert all(bool(torch.isfinite(tensor).all()) for tensor in held)
 
 
