@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import compression_peers as peers
 import reproduce_resnet56 as resnet
 import torch
 from rich.console import Console
@@ -35,6 +36,7 @@ from verify.network.read_onnx import read_onnx
 
 Made = TypeVar("Made")
 SEED = 0
+PEERS = ("plain", "l2", "bn", "mix")
 QUICK = ("peer-l2-50", "peer-bn-50", "small-50", "small-70")
 
 
@@ -43,8 +45,7 @@ class Case:
     """One row to measure.
 
     Attributes:
-        method: "refine_network", "refine" or "two_sided" (ours), "l2" or "bn" (Torch-Pruning, without and with
-            re-estimation).
+        method: "refine_network", "refine" or "two_sided" (ours), or one of the peers (compression_peers.py).
         depth: of the ResNet.
         images: unlabelled calibration images.
         keep: fraction of the multiply-adds.
@@ -74,8 +75,7 @@ class Measured:
 
 
 CASES = {
-    **{f"peer-l2-{round(100 - 100 * keep)}": Case("l2", 56, 256, keep) for keep in (0.7, 0.5, 0.3)},
-    **{f"peer-bn-{round(100 - 100 * keep)}": Case("bn", 56, 256, keep) for keep in (0.7, 0.5, 0.3)},
+    **{f"peer-{m}-{round(100 - 100 * keep)}": Case(m, 56, 256, keep) for m in PEERS for keep in (0.7, 0.5, 0.3)},
     "small-50": Case("two_sided", 56, 256, 0.5, 91.7, 18),
     "small-70": Case("two_sided", 56, 256, 0.3, 87.0, 18),
     "closed-50": Case("two_sided", 56, 1024, 0.5, 92.3, 60),
@@ -90,8 +90,10 @@ CASES = {
     "blocks-70": Case("refine", 56, 1024, 0.3, 90.5, 150),
 }
 METHODS = {
+    "plain": "Torch-Pruning, best of ten settings",
     "l2": "Torch-Pruning, L2, same share per layer",
     "bn": "the same + batch-norm re-estimation",
+    "mix": "L2, same share + ridge channel mixing",
     "two_sided": "provable, closed form",
     "refine_network": "provable, refined",
     "refine": "provable, refined block by block",
@@ -102,7 +104,7 @@ def measure(case: Case, folder: Path) -> Measured:
     """Run one case in this process."""
     torch.set_num_threads(1)
     data = resnet.read_data(folder, case.images, SEED)
-    run = _peer if case.method in ("l2", "bn") else _ours
+    run = _peer if case.method in PEERS else _ours
     model, dense, kept, wall, processor = run(case, folder, data)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found, before = (resnet.logits(m, data.test).argmax(1) for m in (model, dense))
@@ -126,11 +128,19 @@ def _peer(case: Case, folder: Path, data: resnet.Data) -> tuple[nn.Module, nn.Mo
     dense = resnet.dense_module(folder)
 
     def make() -> resnet.ResNet56:
+        if case.method == "plain":  # the one that does best on the test images, which is in its favour
+            return max(peers.plain(dense, case.keep), key=lambda made: _accuracy(made[1], data))[1]
+        if case.method == "mix":
+            return peers.mixed(dense, case.keep, data.calibration)
         pruned = resnet.torch_pruning_l2(dense, case.keep, everywhere=False)
         return resnet.reestimated(pruned, data.calibration) if case.method == "bn" else pruned
 
     pruned, wall, processor = _timed(make)
     return pruned, dense, resnet.multiply_adds(pruned) / resnet.multiply_adds(dense), wall, processor
+
+
+def _accuracy(module: nn.Module, data: resnet.Data) -> float:
+    return float((resnet.logits(module, data.test).argmax(1) == data.labels).mean())
 
 
 def _timed(make: Callable[[], Made]) -> tuple[Made, float, float]:

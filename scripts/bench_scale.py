@@ -128,23 +128,24 @@ def cost_model(console: Console, threads: int) -> list[dict[str, object]]:
     """Rows in which one quantity doubles; prints them with the exponent of growth between neighbours."""
     base = Case(width=8, images=16, size=64, threads=threads)
     rows = {
-        "channels (base width)": [replace(base, width=w) for w in (8, 16, 32)],
         "images": [replace(base, images=n) for n in (16, 32, 64)],
         "pixels (side)": [replace(base, size=s) for s in (64, 128)],
         "layers (blocks)": [replace(base, blocks=b) for b in ((1, 2, 3, 1), BLOCKS, (6, 8, 12, 6))],
+        "channels (base width)": [replace(base, width=w) for w in (8, 16, 32)],
     }
     table = Table(
         title="cost model: processor seconds and peak memory when one quantity grows, all else as in the base"
     )
     for name in ("quantity", "value", "processor s", "growth", "peak GB", "growth"):
         table.add_column(name, justify="right")
-    found: list[dict[str, object]] = []
+    found, known = list[dict[str, object]](), dict[Case, Measured]()
     for quantity, cases in rows.items():
         before: tuple[float, Measured] | None = None
         for case in cases:
             value = {"c": case.width, "i": case.images, "p": case.size, "l": sum(case.blocks)}[quantity[0]]
-            now = in_its_own_process(case)
-            print(f"{quantity} {value}: {now.processor_seconds:.1f} s", file=sys.stderr, flush=True)
+            now = known[case] = known.get(case) or in_its_own_process(case)
+            so_far = f"{now.processor_seconds:.1f} s, {now.peak_gigabytes:.2f} GB"
+            print(f"{quantity} {value}: {so_far}", file=sys.stderr, flush=True)
             time_growth = memory_growth = ""
             if before is not None:
                 ratio = math.log(value / before[0])

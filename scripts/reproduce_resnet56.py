@@ -143,9 +143,15 @@ def logits(module: nn.Module, inputs: NDArray[np.float32]) -> NDArray[np.float32
 
 
 def torch_pruning_l2(module: ResNet56, keep: float, everywhere: bool) -> ResNet56:
-    """Torch-Pruning's L2 magnitude on the first convolution of every block, in small steps down to the budget.
+    """Torch-Pruning's L2 magnitude; see `pruned_by`."""
+    return pruned_by(torch_pruning.importance.MagnitudeImportance(p=2), module, keep, everywhere)
+
+
+def pruned_by(importance: object, module: ResNet56, keep: float, everywhere: bool) -> ResNet56:
+    """Torch-Pruning on the first convolution of every block, in small steps down to the budget.
 
     Args:
+        importance: of `torch_pruning.importance`.
         module: the dense network.
         keep: fraction of the multiply-adds to keep.
         everywhere: rank the channels of all layers together; else the same share in every layer.
@@ -154,7 +160,7 @@ def torch_pruning_l2(module: ResNet56, keep: float, everywhere: bool) -> ResNet5
     inner = {block.conv1 for block in pruned.modules() if isinstance(block, Block)}
     fixed = [m for m in pruned.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m not in inner]
     pruner = torch_pruning.pruner.MagnitudePruner(
-        pruned, example, importance=torch_pruning.importance.MagnitudeImportance(p=2), global_pruning=everywhere,
+        pruned, example, importance=importance, global_pruning=everywhere,
         pruning_ratio=0.98, iterative_steps=400, ignored_layers=fixed,
     )  # fmt: skip
     limit = keep * multiply_adds(module)

@@ -65,3 +65,22 @@ def test_latencies_are_those_of_the_widths_in_the_row(monkeypatch) -> None:
     assert row.loss == pytest.approx(sum(1 - count / 12 for count in counts.values()))
     assert all(original is network for original, _ in seen)
     assert module.profiled(network)["Conv"] > 0
+
+
+def test_mixing_replaces_what_can_be_mixed_and_meets_the_budget() -> None:
+    pytest.importorskip("torch_pruning")
+    peers = load_script("compression_peers")
+    torch.manual_seed(0)
+    module = peers.resnet.ResNet56(1).eval()
+    inputs = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1)).numpy()
+    full = peers.resnet.multiply_adds(module)
+    for keep in (1.0, 0.6, 0.3):
+        assert peers.resnet.multiply_adds(peers.mixed(module, keep, inputs)) <= keep * full
+    block = module.layer1[0]  # every channel twice, once at half the size: one can go
+    block.conv1.weight.data = block.conv1.weight[torch.arange(16) % 8]
+    block.bn1.weight.data[8:], block.bn1.bias.data[8:] = block.bn1.weight[:8] / 2, block.bn1.bias[:8] / 2
+    mixed = peers.mixed(module, peers._multiply_adds(module, 0.95) / full, inputs)
+    assert [b.conv1.out_channels for b in peers._blocks(mixed)] == [15, 30, 60]
+    with torch.no_grad():
+        before, after = (m.layer1(torch.relu(m.conv1(torch.from_numpy(inputs)))) for m in (module, mixed))
+    assert float((before - after).norm() / before.norm()) < 1e-2
