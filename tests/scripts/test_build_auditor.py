@@ -51,3 +51,8 @@ def test_it_judges_alone(builder: ModuleType, tmp_path: Path) -> None:
     assert good.stdout.startswith("ACCEPT")
     lines, digest = own_sources()
     assert f"Auditor: {lines} lines of source, sha256 {digest}" in good.stdout
+
+
+def test_lines_of_code_are_neither_blank_nor_words(builder: ModuleType) -> None:
+    source = '"""Head.\n\nMore."""\n\nx = 1  # one\n# two\n\ndef f() -> str:\n    """Docs."""\n    return """a\nb"""\n'
+    assert builder.code_lines(source) == 4
