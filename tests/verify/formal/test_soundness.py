@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from verify.complete.system import relu_system
 from verify.formal.lift import align
 from verify.formal.program import EVERY_SYMBOL, compile_pair
 from verify.network.evaluate import evaluate
@@ -69,33 +70,16 @@ def test_every_family_is_tested(families):
     assert set(families) == set(NAMES)
 
 
-def exact_value(network, x):
-    """The network's value at a point of fractions, in exact arithmetic (linear, relu and sums)."""
-    values = {network.input: list(x)}
-    for node in network.nodes:
-        source = values[node.inputs[0]]
-        if node.op == "relu":
-            values[node.name] = [max(v, Fraction(0)) for v in source]
-            continue
-        if node.op in ("add", "subtract"):
-            sign = 1 if node.op == "add" else -1
-            values[node.name] = [a + sign * b for a, b in zip(source, values[node.inputs[1]], strict=True)]
-            continue
-        p = network.parameters_of(node)
-        weight = [[Fraction(float(w)) for w in row] for row in p["weight"]]
-        bias = [Fraction(float(b)) for b in p["bias"]]
-        values[node.name] = [
-            b + sum(w * v for w, v in zip(row, source, strict=True)) for row, b in zip(weight, bias, strict=True)
-        ]
-    return values[network.output]
+PIECEWISE_LINEAR = ("dense", "deep", "unpruned", "large", "small", "branches", "leaky_relu", "clip", "hardsigmoid")
 
 
-@pytest.mark.parametrize("name", ["dense", "deep", "unpruned", "large", "small", "branches"])
+@pytest.mark.parametrize("name", PIECEWISE_LINEAR)
 def test_exact_rational_values_lie_inside_the_bounds_without_any_tolerance(twins, name):
     for seed in range(3):
         rng = np.random.default_rng([seed, 2])
         original, compact, channels = twins(name, seed)
         program = compile_pair(original, compact, align(original, compact, channels))
+        system = relu_system(original, compact)
         low, high = boxes_around(rng, original.input_shape[0], 8)
         high[:2] = low[:2]  # points: only rounding is left
         for symbols in (EVERY_SYMBOL, 0):
@@ -103,9 +87,8 @@ def test_exact_rational_values_lie_inside_the_bounds_without_any_tolerance(twins
             for i in range(len(low)):
                 for x in points_in(rng, low[i], high[i], 6):
                     point = [Fraction(float(v)) for v in x]
-                    f, g = exact_value(original, point), exact_value(compact, point)
-                    for j, (a, b) in enumerate(zip(f, g, strict=True)):
-                        assert Fraction(float(bounds.lower[i, j])) <= a - b <= Fraction(float(bounds.upper[i, j]))
+                    for j, exact in enumerate(system.values(point)):
+                        assert Fraction(float(bounds.lower[i, j])) <= exact <= Fraction(float(bounds.upper[i, j]))
 
 
 def test_bounds_at_a_point_are_only_rounding_wide(twins):

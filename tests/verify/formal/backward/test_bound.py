@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from verify.complete.system import relu_system
 from verify.formal.backward.bound import analyse, backward_bounds
 from verify.formal.backward.tape import record_pair
 from verify.formal.lift import align
@@ -61,37 +62,21 @@ def magnitude(network):
     return max(1.0, *(float(np.abs(p).max()) for p in network.parameters.values())) ** 2
 
 
-def exact_value(network, x):
-    """The network's value at a point of fractions, in exact arithmetic (linear and relu only)."""
-    values = {network.input: list(x)}
-    for node in network.nodes:
-        source = values[node.inputs[0]]
-        if node.op == "relu":
-            values[node.name] = [max(v, Fraction(0)) for v in source]
-            continue
-        p = network.parameters_of(node)
-        values[node.name] = [
-            Fraction(float(b)) + sum(Fraction(float(w)) * v for w, v in zip(row, source, strict=True))
-            for row, b in zip(p["weight"], p["bias"], strict=True)
-        ]
-    return values[network.output]
-
-
-@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize("name", [*DENSE, "leaky_relu", "clip", "hardsigmoid"])
 def test_exact_rational_values_lie_inside_the_bounds_without_any_tolerance(twins, name):
     for seed in range(3):
         rng = np.random.default_rng([seed, 4])
         original, compact, channels = twins(name, seed)
         low, high = boxes(rng, original.input_shape[0], 4)
         high[:2] = low[:2]
+        system = relu_system(original, compact)
         for lift in (align(original, compact, channels), None):
             found = bounded(original, compact, lift, low, high, **PLAIN)
             for i in range(len(low)):
                 for x in points(rng, low[i], high[i], 5):
                     point = [Fraction(float(v)) for v in x]
-                    pairs = zip(exact_value(original, point), exact_value(compact, point), strict=True)
-                    for j, (a, b) in enumerate(pairs):
-                        assert Fraction(float(found.lower[i, j])) <= a - b <= Fraction(float(found.upper[i, j]))
+                    for j, exact in enumerate(system.values(point)):
+                        assert Fraction(float(found.lower[i, j])) <= exact <= Fraction(float(found.upper[i, j]))
 
 
 def test_at_a_point_only_rounding_is_left(twins):
