@@ -125,11 +125,11 @@ def in_its_own_process(case: Case) -> Measured:
 
 
 def cost_model(console: Console, threads: int) -> list[dict[str, object]]:
-    """Rows in which one quantity doubles; prints them with the exponent of growth between neighbours."""
-    base = Case(width=8, images=16, size=64, threads=threads)
+    """Rows in which one quantity grows; prints them with the exponent of growth between neighbours."""
+    base = Case(width=8, images=64, size=64, threads=threads)
     rows = {
-        "images": [replace(base, images=n) for n in (16, 32, 64)],
-        "pixels (side)": [replace(base, size=s) for s in (64, 128)],
+        "images": [replace(base, images=n) for n in (64, 256, 1024)],
+        "pixels (side)": [replace(base, size=s) for s in (64, 128, 256)],
         "layers (blocks)": [replace(base, blocks=b) for b in ((1, 2, 3, 1), BLOCKS, (6, 8, 12, 6))],
         "channels (base width)": [replace(base, width=w) for w in (8, 16, 32)],
     }
