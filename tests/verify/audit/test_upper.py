@@ -60,6 +60,8 @@ def test_small_integers_are_not_rounded_up_and_large_ones_are() -> None:
     assert (found.tolist(), exponent) == ([2.0**40 - 1, -3.0], 5)
     found, exponent = upward(np.array([2.0**42 + 1, -(2.0**42) - 1, 0.0]), 5)
     assert (found.tolist(), exponent) == ([2.0**39 + 1, -(2.0**39), 0.0], 8)
+    found, exponent = upward(np.array([3.0, -(2.0**42)]), 5)
+    assert (found.tolist(), exponent) == ([1.0, -(2.0**39)], 8)
 
 
 def test_a_total_is_not_below_the_sum_and_close_to_it() -> None:
@@ -71,12 +73,29 @@ def test_a_total_is_not_below_the_sum_and_close_to_it() -> None:
     for parts in (
         [one(2.0**40 - 1, 0), one(1.0, -60)], [one(1.0, -60), one(2.0**40 - 1, 0)], [one(-(2.0**50), 0), one(3.0, -1)],
         [one(5.0, 0), one(0.0, 190)], [one(2.0**51, 7)] * 40, [one(3.0, 0)],
+        [one(2.0**40 - 1, 100), one(1.0, 60)],
     ):  # fmt: skip
         bound, unit = total(parts, zero)
         above = value([(bound, unit)]) - sum(int(p[0, 0]) * Fraction(2) ** e for p, e in parts)
         largest = max(abs(int(p[0, 0])) * Fraction(2) ** e for p, e in parts)
         assert 0 <= above <= len(parts) * largest * Fraction(2) ** -38
     assert [(b.tolist(), unit) for b, unit in (total([], zero),)] == [([[0.0]], -40)]
+
+
+def test_zeros_among_the_numbers_cost_nothing_of_the_others() -> None:
+    """As many terms as leaves; a row of zeros, one that is zero on some leaves, small numbers beside large ones."""
+    values = np.array([[0.0, 0.0, 0.0], [7.0, 0.0, -(2.0**30)], [2.0**35, 0.0, 1.0]])
+    body = np.arange(18, dtype=np.float64).reshape(3, 2, 3) * 2.0**22 - 5
+    parts = products(body, values, 0)
+    bound, unit = total(parts, np.zeros((2, 3)))
+    for r in range(2):
+        for leaf in range(3):
+            exact = sum(int(body[i, r, leaf]) * int(values[i, leaf]) for i in range(3))
+            assert value(parts, r, leaf) == exact
+            assert value([(bound, unit)], r, leaf) >= exact
+    assert value(products(body, 0 * values, 0)) == 0
+    some = np.array([[1.0, 0.0]])
+    assert [value([total([(some, 0), (3 * some, 5)], np.zeros((1, 2)))], 0, leaf) for leaf in (0, 1)] == [97, 0]
 
 
 def test_there_is_a_limit_to_the_parts_of_a_total() -> None:
