@@ -43,7 +43,7 @@ from verify.statistical.certificate import certify_sample
 from verify.statistical.disjoint import row_hashes
 
 ROOT = Path(__file__).resolve().parents[1]
-ROWS = (seed_training, seed_selection)  # what registers systems, in the order of the table
+ROWS = (seed_training, seed_selection)  # importing them registers their systems
 CONFIDENCE, MARGIN = "0.99", "1e-4"
 RADIUS, SECONDS = 0.01, 4.0  # of the box on which a perceptron's deviation is bounded, and for its proof
 NEGLIGIBLE = 1e-12  # proved bounds below it are printed as it
