@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 
 from provable import room as rooms
 from provable.calibration import as_batches, calibration_inputs
+from provable.compensation.network_refinement import NetworkSchedule
+from provable.compensation.refinement import Schedule
 from provable.errors import OutputError
 from provable.pipeline import compress
 from provable.room import pieces, room
@@ -63,6 +66,8 @@ def test_pieces_cover_everything_once_in_multiples() -> None:
 @pytest.mark.parametrize("compensation", ["least_squares", "refine", "refine_network", "minimax", "batch_norm"])
 def test_values_in_files_give_the_same_bits(sketch, monkeypatch, compensation: str) -> None:
     network, batches = residual(sketch), batches_of(3, 7, (3, 8, 8))
+    for schedule in (Schedule, NetworkSchedule):
+        monkeypatch.setattr(f"provable.pipeline.{schedule.__name__}", partial(schedule, steps=6))
     monkeypatch.setattr(rooms, "PIECE", 4096)
     in_memory = compress(network, batches, keep={"flops": 0.6}, compensation=compensation)
     files = list[int]()
@@ -92,6 +97,7 @@ def test_a_full_disk_is_said(monkeypatch) -> None:
         room((2 << 20,), in_memory=0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_DATA counts all private memory on Linux only")
 def test_eight_times_the_inputs_need_no_more_memory(sketch, tmp_path: Path) -> None:
     s = sketch((3, 64, 64), dtype="float32")
