@@ -24,7 +24,7 @@ from verify.network.operations import OPERATIONS
 from verify.spec.box import Box, Number, exact
 from verify.spec.deviation import Verdict
 
-MOST_UNITS = 1000  # elements that nonlinear operations of both networks compute
+MOST_UNITS = 250  # elements that nonlinear operations of both networks compute
 Point = tuple[Fraction, ...]
 
 
