@@ -8,6 +8,7 @@ it is equivalent: no false claim can become accepted. Equivalent ones are listed
 `tests/verify/audit/equivalent_mutants.json`, by module, function, line of source and change, not by line number.
 
     python scripts/mutate_auditor.py --modules check rules --sample 200
+    python scripts/mutate_auditor.py --modules planes --tests test_planes.py test_constants.py
 """
 
 import argparse
@@ -44,7 +45,7 @@ MODULES = tuple(sorted(path.stem for path in SOURCES.glob("*.py") if not path.st
 QUICK = (
     "test_constants.py", "test_upper.py", "test_descent_edges.py", "test_kernel_laws.py", "test_edges.py",
     "test_premises.py", "test_bounds.py", "test_guards.py", "test_golden.py", "test_unit_proposal.py",
-    "test_onnx_operators.py", "test_parts.py",
+    "test_onnx_operators.py", "test_parts.py", "test_planes.py", "test_grid.py",
 )  # fmt: skip
 THOROUGH = ("test_exact.py", "test_rules.py", "test_check.py", "test_rounding.py")
 UNSUITED = ("failure_at_any_call", "nothing_but_numpy", "deep_tree", "every_function", "other_process")
@@ -465,6 +466,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="that many of the mutants, drawn with --seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="only the files of quick tests")
+    parser.add_argument("--tests", nargs="+", help="only these files of tests, such as those about one module")
     parser.add_argument("--longest", type=float, help="only tests of at most that many seconds")
     parser.add_argument("--seen", type=Path, help="what each test executes: read from this file, completed, written")
     parser.add_argument("--survivors", type=Path, help="write the survivors to this JSON file")
@@ -501,14 +503,14 @@ def report(chosen: Sequence[tuple[Mutant, Compiled]], options: Any) -> int:
     )
     settings.load_profile("mutation")
     for mutant, code in (pair for pair in open_ones if not owner(pair[0])):
-        outcome = imported_anew(mutant, code(), QUICK)
-        if outcome == "survived" and options.longest is None and not options.quick:
+        outcome = imported_anew(mutant, code(), options.tests or QUICK)
+        if outcome == "survived" and options.longest is None and not (options.quick or options.tests):
             outcome = imported_anew(mutant, code(), THOROUGH)
         outcome = accounted(mutant, outcome)
         results.append((mutant, outcome))
         if outcome == "survived":
             print(outcome + told(mutant), flush=True)
-    files = [TESTS / name for name in QUICK] if options.quick else [TESTS]
+    files = [TESTS / name for name in options.tests or (QUICK if options.quick else [""])]
     if campaign.chosen and pytest.main([*OPTIONS, "-s", *map(str, files)], plugins=[campaign]):
         return 3
     results += campaign.results
