@@ -75,11 +75,13 @@ def curves_of(network: Network, groups: Sequence[ChannelGroup], folder: Path, im
 
 def counts_by(
     network: Network, groups: Sequence[ChannelGroup], curves: Mapping[str, Matrix], budget: Budget, multiple: int,
-    batch: int = 1,
+    batch: int = 1, fixed: Mapping[str, int] | None = None,
 ) -> dict[str, int]:  # fmt: skip
-    """Group -> channels that stay within a budget."""
-    widths = allowed_widths({group.name: len(group.slots) for group in groups}, 1, multiple)
-    problem = Problem(network, groups, budget, widths, lambda cost, b: allocate(curves, cost, b, widths), batch)
+    """Group -> channels that stay within a budget; those of `fixed` groups are given."""
+    widths = dict(allowed_widths({group.name: len(group.slots) for group in groups}, 1, multiple))
+    widths.update({name: (count,) for name, count in (fixed or {}).items()})
+    own = {name: curves[name] for name in widths}
+    problem = Problem(network, groups, budget, widths, lambda cost, b: allocate(own, cost, b, widths), batch)
     return dict(BUDGETS[budget.kind].meet(problem).counts)
 
 
@@ -135,8 +137,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     network = read_onnx(options.data / "resnet" / "resnet56_cifar10.onnx")
-    groups = prunable(network, "inner")
-    curves = curves_of(network, groups, options.data, options.images)
+    groups, everywhere = prunable(network, "inner"), prunable(network, "all")
+    curves = curves_of(network, everywhere, options.data, options.images)
     flops = Budget("flops", options.keep)
     found = {f"--round-to {m}": counts_by(network, groups, curves, flops, m) for m in (1, 8, 16)}
     for batch in BATCHES:
@@ -144,6 +146,10 @@ def main() -> None:
         found[name] = counts_by(network, groups, curves, Budget("latency", 1 / 1.5), 16, batch)
     found["one channel everywhere"] = {group.name: 1 for group in groups}
     rows = [row(name, network, groups, curves, counts, options.repeats) for name, counts in found.items()]
+    halved = {group.name: len(group.slots) // 2 for group in everywhere if not group.inner and len(group.slots) >= 32}
+    for name, fixed in {"--scope all --round-to 16": {}, "the same, streams of 32 and more halved": halved}.items():
+        counts = counts_by(network, everywhere, curves, flops, 16, fixed=fixed)
+        rows.append(row(name, network, everywhere, curves, counts, options.repeats))
     console = Console(width=118)
     table = Table(
         title=f"ResNet-56: times faster than the original (ONNX Runtime, one thread), {flops.fraction:g} kept"
