@@ -659,3 +659,24 @@ def test_a_split_names_a_coordinate_that_is_there() -> None:
     assert len(list(walk("0:1p-1 . .", box))) == 2
     with pytest.raises(Malformed):
         list(walk("1:1p-1 . .", box))
+
+
+@pytest.mark.parametrize(("length", "positions"), [(3, 1), (LONGEST_ROW, 2), (LONGEST_ROW + 1, 1), (5000, 2049)])
+def test_long_rows_are_cut_and_no_column_is_lost(length: int, positions: int) -> None:
+    taps = np.broadcast_to(np.arange(length), (1, positions, length))
+    linear = linear_map(np.ones((1, 1, length)), np.zeros((1, 1, length)), 0, taps, length)
+    parts = linear.cut()
+    assert np.concatenate([part.taps[0, -1] for part in parts]).tolist() == list(range(length))
+    assert all(part.taps.shape[2] == part.both.shape[2] == part.upper.shape[2] <= LONGEST_ROW for part in parts)
+    assert (parts[0] is linear) == (length <= LONGEST_ROW)
+
+
+@pytest.mark.parametrize("exponent", [-7, 0, 9])
+def test_magnitudes_are_not_below_what_they_bound(exponent: int) -> None:
+    """Of inputs with more digits than are carried."""
+    linear = linear_map(np.full((1, 1, 2), 3.0), np.zeros((1, 1, 2)), 0, np.arange(2).reshape(1, 1, 2), 2)
+    values = np.array([[2.0**38 + 1], [-5.0]])
+    x = Form(exponent, CENTRE, values[:, None], np.ones((2, 1)))
+    ((size, unit),) = rounding._magnitudes(linear, x)
+    exact = 3 * (2**38 + 2 + 6) * Fraction(2) ** exponent
+    assert exact <= int(size[0, 0]) * Fraction(2) ** unit <= exact * Fraction(1001, 1000)
