@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from verify.cli import PROVED, REFUTED, UNKNOWN
 from verify.errors import CertificateError, DataError, MismatchError, SpecificationError
+from verify.network.files import read_bytes, write_bytes
 from verify.network.graph import Network
 from verify.network.load import load_network
 from verify.spec.box import Box
@@ -150,7 +151,6 @@ def _write_witness(path: Path, original: Network, compact: Network, witness: Seq
     import numpy as np
 
     from verify.network.evaluate import evaluate
-    from verify.network.files import write_bytes
 
     x = np.array([[float(v) for v in witness]]).reshape(1, *original.input_shape)
     apart = evaluate(original, x).ravel() - evaluate(compact, x.reshape(1, *compact.input_shape)).ravel()
@@ -225,11 +225,10 @@ def decimal_up(value: Fraction) -> str:
 
 def read_channels(path: Path) -> Mapping[str, Any]:
     """The content of channels.json; duplicate keys and non-numbers are refused."""
+    raw = read_bytes(path, "a channels file", LARGEST_CHANNELS_FILE)
     try:
-        if path.stat().st_size > LARGEST_CHANNELS_FILE:
-            raise DataError(f"{path}: larger than {LARGEST_CHANNELS_FILE} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a channels file: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object with the key 'values'")

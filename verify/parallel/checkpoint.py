@@ -12,6 +12,7 @@ certificate does not depend on it.
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
@@ -25,6 +26,7 @@ from verify.spec.box import Box
 from verify.spec.deviation import Decision, Leaf, Multiplier, Sign, Split, Tree, preorder
 
 LARGEST_FILE = 1 << 30
+_EXACT = re.compile(r"-?[0-9]{1,2000}(/[0-9]{1,2000})?")
 Witness = tuple[Fraction, ...]
 
 
@@ -214,7 +216,7 @@ def _decoded(entry: Mapping[str, Any]) -> PieceResult:
     return PieceResult(
         float.fromhex(entry["upper"]),
         float.fromhex(entry["lower"]),
-        None if witness is None else tuple(Fraction(v) for v in witness),
+        None if witness is None else tuple(_fraction(v) for v in witness),
         None if output is None else int(output),
         tuple(float.fromhex(v) for v in entry["per_output_upper"]),
         tree_of(entry["tree"]),
@@ -240,12 +242,19 @@ def tree_of(nodes: Sequence[Any]) -> Tree:
     return done[0]
 
 
+def _fraction(text: str) -> Fraction:
+    """An exact number as `str` writes it; exponents, which could be endless to expand, are none."""
+    if not _EXACT.fullmatch(text):
+        raise ValueError(f"{text[:40]!r} is not an exact number")
+    return Fraction(text)
+
+
 def _multiplier(output: int, negative: bool, decision: int, value: str) -> Multiplier:
-    return Multiplier(int(output), bool(negative), int(decision), Fraction(value))
+    return Multiplier(int(output), bool(negative), int(decision), _fraction(value))
 
 
 def _inner(node: Sequence[Any], low: Tree, high: Tree) -> Split | Decision:
     if len(node) == 2:
-        return Split(int(node[0]), Fraction(node[1]), low, high)
+        return Split(int(node[0]), _fraction(node[1]), low, high)
     name, compact, element = node
     return Decision(str(name), bool(compact), int(element), low, high)

@@ -68,9 +68,11 @@ def read_vnnlib(source: Path | str) -> Property:
     """Read a VNN-LIB 1.0 file.
 
     Raises:
-        SpecificationError: the file is missing, too large, or ill-formed; the message names file and line.
+        SpecificationError: the file is missing, a link, too large, or ill-formed; the message names file and line.
     """
     path = Path(source)
+    if path.is_symlink():
+        raise SpecificationError(f"{path} is a link; give the file itself")
     try:
         with path.open("rb") as stream:
             raw = stream.read(LARGEST_FILE + 1)

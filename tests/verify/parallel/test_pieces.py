@@ -16,7 +16,7 @@ from verify.parallel.checkpoint import Pieces, load, save, tree_of
 from verify.parallel.pieces import SEVERAL, verify_in_pieces
 from verify.parallel.workers import WorkersLost
 from verify.spec.box import Box
-from verify.spec.deviation import Verdict, count_leaves
+from verify.spec.deviation import Leaf, Split, Verdict, count_leaves
 
 SECONDS = 60.0
 
@@ -115,6 +115,15 @@ def test_a_stopped_search_continues_from_its_checkpoint(tmp_path):
         check_evidence(original, compact, BOXES, finished)
     again = run(workers=Stopping(0))
     assert (again.verdict, again.upper, again.trees) == (finished.verdict, finished.upper, finished.trees)
+
+
+@pytest.mark.parametrize("text", ["1e20000000", "0x1", "1/0", "9" * 5000, "1.5"])
+def test_numbers_that_no_checkpoint_holds_are_refused_at_once(tmp_path, text):
+    path = tmp_path / "state.json"
+    save(path, Pieces("q", BOXES[:1], {"0": Split(0, Fraction(1, 3), Leaf(), Leaf())}))
+    path.write_text(path.read_text().replace("1/3", text))
+    with pytest.raises(DataError, match="not a checkpoint"):
+        load(path, "q", BOXES[:1])
 
 
 def test_no_time_is_unknown_with_no_bound():

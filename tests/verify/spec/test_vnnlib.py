@@ -103,6 +103,10 @@ def test_ill_formed_text_is_refused_with_its_line(text, message):
 
 
 def test_files_that_cannot_be_read(tmp_path):
+    link = tmp_path / "link.vnnlib"
+    link.symlink_to(tmp_path / "gone.vnnlib")
+    with pytest.raises(SpecificationError, match="is a link"):
+        read_vnnlib(link)
     with pytest.raises(SpecificationError, match="cannot read"):
         read_vnnlib(tmp_path / "absent.vnnlib")
     (tmp_path / "binary.vnnlib").write_bytes(b"\xff\xfe(assert)")
