@@ -85,6 +85,7 @@ def measure(job: Job) -> Row:
     compressed = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary) / "out" if job.out is None else job.out / job.name.replace(" ", "_")
+        place.parent.mkdir(parents=True, exist_ok=True)
         folder = compression.save(place, original=job.network, force=True)
         paths = {"original": folder / "original.onnx", "compact": folder / "compact.onnx"}
         prove_started = time.perf_counter()
