@@ -3,8 +3,8 @@
     python scripts/check_coverage.py [--samples 500] [--confidences 0.95 0.999]
 
 The bound U(k) on a rate covers the rate p if p <= U(K), K ~ Bin(n, p). Coverage falls in p between two values of U and
-jumps up behind each, so its infimum is reached just above some U(k), where it is 1 - P(Bin(n, p) <= k). Tails are rounded
-up in integer arithmetic, so the printed coverage is a lower bound. Theory: theory_notes/clopper_pearson.md.
+jumps up behind each, so its infimum is reached just above some U(k), where it is 1 - P(Bin(n, p) <= k). Tails are
+rounded up in integer arithmetic, so the printed coverage is a lower bound. Theory: theory_notes/clopper_pearson.md.
 """
 
 import argparse
