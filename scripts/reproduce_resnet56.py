@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COVERAGE, CONFIDENCE, MARGIN = "0.95", "0.99", "1e-4"
 POPULATION = "CIFAR-10's test images"
-WIDTH = 118
+WIDTH, STEPS = 118, 400
 
 
 class Block(nn.Module):
@@ -161,10 +161,12 @@ def pruned_by(importance: object, module: ResNet56, keep: float, everywhere: boo
     fixed = [m for m in pruned.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m not in inner]
     pruner = torch_pruning.pruner.MagnitudePruner(
         pruned, example, importance=importance, global_pruning=everywhere,
-        pruning_ratio=0.98, iterative_steps=400, ignored_layers=fixed,
+        pruning_ratio=0.98, iterative_steps=STEPS, ignored_layers=fixed,
     )  # fmt: skip
     limit = keep * multiply_adds(module)
-    while multiply_adds(pruned) > limit:
+    for _ in range(STEPS):
+        if multiply_adds(pruned) <= limit:
+            break
         pruner.step()
     return pruned.eval().requires_grad_(False)
 
