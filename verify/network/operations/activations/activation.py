@@ -66,3 +66,18 @@ class Activation(Operation):
         Raises:
             UnsupportedOperation: this form of the activation cannot be bounded.
         """
+
+
+class Smooth(Activation):
+    """An activation that is its own `Curve`."""
+
+    def bound(self, node: Node, bounds: Bounds[Value], x: Value) -> Value:
+        return bounds.curve(self, x)
+
+    @abstractmethod
+    def values(self, lower: Array, upper: Array) -> tuple[Array, Array]:
+        """As `Curve.values`."""
+
+    @abstractmethod
+    def derivatives(self, lower: Array, upper: Array) -> tuple[Array, Array]:
+        """As `Curve.derivatives`."""

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from verify.network.graph import Array, Node
-from verify.network.operations.activations.activation import Activation, Bounds, Value
+from verify.network.operations.activations.activation import Smooth
 from verify.network.operations.activations.enclosure import turning
 
 _LEAST = (-1.5, -0.375)
 _JUMPS = ((-3.0, -0.5), (-3.0, 0.0), (3.0, 1.5), (3.0, 1.0))
 
 
-class HardSwish(Activation):
+class HardSwish(Smooth):
     """Least value -3/8 at -3/2; the derivative jumps at ±3."""
 
     name = "hardswish"
@@ -20,15 +20,10 @@ class HardSwish(Activation):
     def evaluate(self, node: Node, inputs: Sequence[Array], parameters: Mapping[str, Array]) -> Array:
         return _hardswish(inputs[0])
 
-    def bound(self, node: Node, bounds: Bounds[Value], x: Value) -> Value:
-        return bounds.curve(self, x)
-
     def values(self, lower: Array, upper: Array) -> tuple[Array, Array]:
-        """As `Curve.values`."""
         return turning(_hardswish, lower, upper, (_LEAST,))
 
     def derivatives(self, lower: Array, upper: Array) -> tuple[Array, Array]:
-        """As `Curve.derivatives`."""
         return turning(_derivative, lower, upper, _JUMPS)
 
 

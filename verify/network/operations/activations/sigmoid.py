@@ -6,11 +6,11 @@ from typing import cast
 from scipy.special import expit
 
 from verify.network.graph import Array, Node
-from verify.network.operations.activations.activation import Activation, Bounds, Value
+from verify.network.operations.activations.activation import Smooth
 from verify.network.operations.activations.enclosure import increasing, turning
 
 
-class Sigmoid(Activation):
+class Sigmoid(Smooth):
     """Increasing; the derivative peaks at 0 with 1/4."""
 
     name = "sigmoid"
@@ -18,13 +18,8 @@ class Sigmoid(Activation):
     def evaluate(self, node: Node, inputs: Sequence[Array], parameters: Mapping[str, Array]) -> Array:
         return cast(Array, expit(inputs[0]))
 
-    def bound(self, node: Node, bounds: Bounds[Value], x: Value) -> Value:
-        return bounds.curve(self, x)
-
     def values(self, lower: Array, upper: Array) -> tuple[Array, Array]:
-        """As `Curve.values`."""
         return increasing(expit, lower, upper)
 
     def derivatives(self, lower: Array, upper: Array) -> tuple[Array, Array]:
-        """As `Curve.derivatives`."""
         return turning(lambda x: expit(x) * expit(-x), lower, upper, ((0.0, 0.25),))

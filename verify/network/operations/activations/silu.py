@@ -6,14 +6,14 @@ from typing import cast
 from scipy.special import expit
 
 from verify.network.graph import Array, Node
-from verify.network.operations.activations.activation import Activation, Bounds, Value
+from verify.network.operations.activations.activation import Smooth
 from verify.network.operations.activations.enclosure import turning
 
 _LEAST = (-1.2784645427, -0.2784645428)
 _STEEPEST = ((-2.3993572805, -0.0998393201), (2.3993572805, 1.0998393201))
 
 
-class Silu(Activation):
+class Silu(Smooth):
     """Least value -0.2784645 at -1.2784645; derivative in [-0.0998394, 1.0998394], extreme at ∓2.3993573."""
 
     name = "silu"
@@ -21,13 +21,8 @@ class Silu(Activation):
     def evaluate(self, node: Node, inputs: Sequence[Array], parameters: Mapping[str, Array]) -> Array:
         return cast(Array, inputs[0] * expit(inputs[0]))
 
-    def bound(self, node: Node, bounds: Bounds[Value], x: Value) -> Value:
-        return bounds.curve(self, x)
-
     def values(self, lower: Array, upper: Array) -> tuple[Array, Array]:
-        """As `Curve.values`."""
         return turning(lambda x: x * expit(x), lower, upper, (_LEAST,))
 
     def derivatives(self, lower: Array, upper: Array) -> tuple[Array, Array]:
-        """As `Curve.derivatives`."""
         return turning(lambda x: expit(x) * (1.0 + x * expit(-x)), lower, upper, _STEEPEST)
