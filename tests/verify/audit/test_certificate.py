@@ -76,6 +76,10 @@ def test_every_value_is_read() -> None:
     assert read(("claim/epsilon", "0")).claim.epsilon == 0
     assert read(("lift", None), ("rule/name", "separate")).lift == ()
     assert read(("lift", None), ("rule/name", "pair_backward")).rule == "pair_backward"
+    one = read(
+        ("claim/inputs", 1), ("claim/domain", [{"lower": ["3"], "upper": ["3"]}]), ("evidence", RECORD["evidence"][1:])
+    )
+    assert (one.claim.inputs, one.claim.boxes) == (1, (((Fraction(3), Fraction(3)),),))
 
 
 class Long(list):  # type: ignore[type-arg]
