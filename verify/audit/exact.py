@@ -117,7 +117,8 @@ def self_test() -> None:
         Resource: rounding, the matrix product or subnormal numbers do not behave as IEEE 754 says.
     """
     rounded = np.rint(np.array([0.5, 1.5, 2.5, -0.5, -1.5])).tolist() == [0.0, 2.0, 2.0, 0.0, -2.0]
-    kept = 2.0**-1074 > 0.0 and (2.0**52 + 1.0) - 2.0**52 == 1.0
+    small, large = np.add([2.0**-1074, 2.0**52], [0.0, 1.0]).tolist()
+    kept = small > 0.0 and large == 2.0**52 + 1.0
     left = 2**LIMB - np.arange(40 * LONGEST_ROW, dtype=np.int64).reshape(40, LONGEST_ROW) % 7
     right = 2**LIMB - np.arange(LONGEST_ROW * 5, dtype=np.int64).reshape(LONGEST_ROW, 5) % 5
     right[1::2, 1:] *= -1  # column 0 reaches 2^51, the others cancel
