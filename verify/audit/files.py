@@ -21,16 +21,19 @@ _NUMBER = re.compile(r"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d{1,4}))?(?:/(\d+))?",
 def read_file(path: Path, limit: int = MAX_FILE) -> bytes:
     """The content of a regular file that is not a link and holds at most `limit` bytes."""
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with open(path, "rb", opener=_open) as file:
+            status = os.fstat(file.fileno())
+            require(stat.S_ISREG(status.st_mode), f"{path}: not a regular file")
+            require(status.st_size <= limit, f"{path}: larger than the limit of {limit} bytes")
+            data = file.read(limit + 1)
     except OSError as error:
         raise Malformed(f"{path}: cannot be opened ({error.strerror}); links are refused") from None
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
-        require(stat.S_ISREG(status.st_mode), f"{path}: not a regular file")
-        require(status.st_size <= limit, f"{path}: larger than the limit of {limit} bytes")
-        data = file.read(limit + 1)
     require(len(data) <= limit, f"{path}: larger than the limit of {limit} bytes")
     return data
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
 
 
 def sha256(data: bytes) -> str:
@@ -115,5 +118,5 @@ def number(value: Any, place: str) -> Fraction:
     require(divisor is None or (decimals is None and exponent is None), f"{place}: mixed decimal and fraction")
     require(int(divisor or 1) != 0, f"{place}: division by zero")
     size = Fraction(int(units + (decimals or "")), int(divisor or 1))
-    size *= Fraction(10 ** abs(shift := int(exponent or 0) - len(decimals or ""))) ** (1 if shift > 0 else -1)
+    size *= Fraction(10) ** (int(exponent or 0) - len(decimals or ""))
     return -size if sign else size
