@@ -64,8 +64,8 @@ def of_affine(affine: Affine, x: Form) -> list[Slack]:
         sizes = [(size[affine.place], exponent) for size, exponent in sizes]
     if affine.bias is not None and affine.bias_error is not None:
         bias = np.abs(affine.bias) + affine.bias_error
-        sizes.append(((bias * np.ones(len(sizes[0][0])))[:, None] * np.ones(leaves), affine.bias_unit))
-    lost = np.full(sizes[0][0].shape, 2.0 * (length + 1))
+        sizes.append((bias[:, None] * np.ones(leaves), affine.bias_unit))
+    lost = np.full_like(sizes[0][0], 2.0 * (length + 1))
     return [*_relative(sizes, length), (lost, SMALLEST)]
 
 
