@@ -74,7 +74,7 @@ def read_message(kind: str, data: memoryview, count: _Count | None = None) -> Me
     """
     count = count or _Count()
     count.left -= 1
-    require(count.left > 0, f"more than {MAX_ITEMS} messages")
+    require(count.left >= 0, f"more than {MAX_ITEMS} messages")
     schema = _SCHEMA[kind]
     values: dict[str, Any] = {name: [] for name, form in schema.values() if form.endswith("*") and name}
     for number, wire, content in _fields(data):
