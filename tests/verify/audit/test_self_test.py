@@ -37,6 +37,8 @@ FAULTS: dict[str, tuple[str, Operation]] = {
     "sums of 52 bits": ("add", lambda a, b: np.where(ADD(a, b) < 1, ADD(a, b), ADD(a, b) // 2 * 2)),
     "products in single precision": ("matmul", of_floats(lambda c: c.astype(np.float32))),
     "products lose their last bit": ("matmul", of_floats(lambda c: RINT(c / 2) * 2)),
+    "large products lose their last bit": (
+        "matmul", of_floats(lambda c: np.where(np.abs(c) < 2.0**50, c, RINT(c / 2) * 2))),
     "every product is off": ("matmul", lambda a, b: MATMUL(a, b) + 1),
     "the first entry is off": ("matmul", one_entry_off(0)),
     "an entry is off": ("matmul", one_entry_off(17)),
