@@ -62,12 +62,9 @@ class Pair:
 
     @cached_property
     def maps(self) -> list[Transposed]:
-        """One per stage."""
+        """One per stage; steps that are not affine have none."""
         found = []
         for n, stage in enumerate(self.stages, start=1):
-            if stage.step.kind != "affine":
-                found.append(Transposed(None, None, None))
-                continue
             (a, b), (c, d) = self.sizes[stage.inputs[0]], self.sizes[n]
             own, compact = transposed(stage.own, c, a), transposed(stage.compact_own, d, b)
             found.append(Transposed(own, compact, transposed(stage.cross, d, a)))
