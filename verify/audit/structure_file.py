@@ -45,7 +45,15 @@ def read_structure(structure: bytes, weights: bytes) -> Program:
     steps = [_step(n, f"nodes[{i}]", values, tensors) for i, n in enumerate(array(nodes, "nodes", 100_000))]
     require(text(output, "output") in values, f"the output {output!r} is not defined")
     program = p.finish(name, values[name].shape, True, tuple(steps), output)
-    return replace(program, float32=all(dtype == "F32" for dtype, _, _ in tensors.values()))
+    kinds = {kind for kind, _, _ in tensors.values()}
+    return replace(program, float32=kinds <= {"float32"} and all(map(_single, steps)))
+
+
+def _single(step: Step) -> bool:
+    """Whether the number that a pad fills its border with, which is no tensor, is one of float32."""
+    values = p.fractions(step.bias) if step.kind == "gather" and step.bias is not None else []
+    with np.errstate(over="ignore"):
+        return all(float(np.float32(float(v))) == v for v in values)
 
 
 def _ints(value: Any, place: str, low: int = 0) -> Shape:
@@ -58,9 +66,8 @@ def _step(entry: Any, place: str, values: dict[str, Value], tensors: dict[str, t
     require(isinstance(roles, dict) and isinstance(attributes, dict), f"{place}: parameters and attributes")
     supported(text(op, place) in _REWRITES, f"op {op!r} at {name!r}; supported: {', '.join(sorted(_REWRITES))}")
     onnx, wanted, rewrite = _REWRITES[op]
-    given = sorted(set(roles) - ({"bias"} if op in ("linear", "conv") else set()))
-    require(given == sorted(wanted.split()), f"{place}: parameters {sorted(roles)}")
-    order = [*wanted.split(), *(["bias"] if "bias" in roles and "bias" not in wanted else [])]
+    order = [*wanted.split(), *(["bias"] if op in ("linear", "conv") and "bias" in roles else [])]
+    require(sorted(roles) == sorted(order), f"{place}: parameters {sorted(roles)}")
     require(all(isinstance(roles[r], str) and roles[r] in tensors for r in order), f"{place}: unknown parameter")
     sources = [text(s, place) for s in array(inputs, place, 10_000)]
     require(all(s in values for s in sources) and bool(sources), f"{place} reads a value not defined before it")
@@ -175,7 +182,7 @@ _REWRITES: dict[str, tuple[str, str, _Rewrite]] = {
 def read_safetensors(data: bytes) -> dict[str, tuple[str, Shape, Real]]:
     """Name -> (type, shape, numbers). The tensors must cover the data without gap, overlap or rest."""
     size = int.from_bytes(data[:8], "little")
-    require(len(data) >= 8 and size <= min(MAX_HEADER, len(data) - 8), "not a safetensors file, or cut short")
+    require(size <= min(MAX_HEADER, len(data) - 8), "not a safetensors file, or cut short")
     require(data[8:9] == b"{", "a safetensors header is not an object")
     header, body = read_json(data[8 : 8 + size]), data[8 + size :]
     notes = header.pop("__metadata__", {})
