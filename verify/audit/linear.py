@@ -169,7 +169,7 @@ def _reach(linear: LinearMap, form: Form) -> tuple[int, int]:
     """Bounds of |hi hi| and of the rest, in integer arithmetic, checked against the exact range."""
     length = linear.taps.shape[2]
     hi_top, lo_top = int(largest(form.size)) // 2**LIMB + 1, 2 ** (LIMB - 1)
-    middle = (linear.tops[1] * hi_top + linear.tops[0] * lo_top + linear.tops[1] * lo_top) * length
+    middle = (linear.tops[1] * hi_top + linear.tops[0] * lo_top) * length  # |lo (hi + lo / 2^20)| < tops[1] hi_top
     reach = linear.tops[0] * hi_top * length, middle
     if not max(reach) < LARGEST:
         raise Resource(f"a product of {length} terms exceeds the exact range")
@@ -203,14 +203,11 @@ def _remainders(linear: LinearMap, form: Form, active: Mask) -> list[Slack]:
         sums = bounded_sums(linear, linear.upper, linear.tops[2], values)
         found.append((sums, linear.upper_exponent + form.exponent + shift))
     if largest(linear.loss):
-        values, shift = coarse(form.size, LIMB)
-        sums, more = coarse(
-            bounded_sums(linear, np.ones((len(linear.taps), 1, linear.taps.shape[2])), 1, values), 51 - LIMB
-        )
-        rows, over = coarse(linear.loss, LIMB)
-        groups, positions, _ = linear.taps.shape
+        (values, shift), (rows, over) = coarse(form.size, LIMB), coarse(linear.loss, LIMB)
+        groups, positions, length = linear.taps.shape
+        sums = bounded_sums(linear, np.ones((groups, 1, length)), 2**LIMB, values)  # below 2^52 also times `rows`
         bound = rows[:, :, None, None] * sums.reshape(groups, 1, positions, -1)
-        found.append((bound.reshape(-1, sums.shape[1]), unit + shift + more + over))
+        found.append((bound.reshape(-1, sums.shape[1]), unit + shift + over))
     return found
 
 

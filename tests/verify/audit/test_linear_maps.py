@@ -1,7 +1,7 @@
 """Maps and their images, number by number: what is stored, what is lost, and that the loss is counted and no more."""
 
+from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,8 @@ def test_limbs_hold_the_weights_up_to_what_is_counted(name: str, top: int, radiu
     rng = np.random.default_rng(len(name))
     weights, errors = rng.integers(-top, top + 1, (2, 3, 4)), rng.integers(0, radius + 1, (2, 3, 4))
     weights[0, 0], errors[0, 0], weights[1, 2, 3] = 0, 0, sign * top
-    weights[1, 1] = 2 ** (top.bit_length() - 1)
+    weights[1, 1] = sign * 2 ** (top.bit_length() - 1)
+    weights *= np.where(sign * weights < 0, -1, 1)  # all of one sign
     linear = linear_map(weights.astype(float), errors.astype(float), -7, np.zeros((2, 1, 4), dtype=int), 1)
     assert linear.exponent == -7 + max(0, top.bit_length() - 40)
     unit, scale = TWO ** (linear.exponent + 7), TWO ** (linear.upper_exponent + 7)
@@ -231,12 +232,81 @@ def test_products_that_could_reach_the_limit_are_refused() -> None:
             bounded_sums(linear, weights, larger, values)
 
 
-def test_the_reach_of_an_image_covers_the_largest_limbs() -> None:
-    """Weights of full limbs on values of full limbs, of one sign, so that nothing cancels."""
-    for low, top in pairwise([1, 2**19, 2**20 + 2**19, 2**39 + 2**19, 2**40 - 2**19 - 1]):
-        for weight in (low, top):
-            weights = np.full((1, 2, 50), float(weight))
-            x = Form(0, CENTRE, np.full((50, 1, 1), float(2**39 - 2**19)), np.zeros((50, 1)))
-            (summand,), _ = image(linear_map(weights, 0 * weights, 0, np.arange(50)[None, None], 50), x)
+def one_product(weight: float, value: float, columns: int = 1, length: int = 1) -> tuple[Any, Any]:
+    """Summand and slacks of equal weights on equal values without remainders."""
+    weights = np.full((1, 1, length), weight)
+    x = Form(0, ((0, 1), (1, columns - 1)), np.full((length, columns, 1), value), np.zeros((length, 1)))
+    (summand,), slacks = image(linear_map(weights, 0 * weights, 0, np.arange(length)[None, None], length), x)
+    return summand, slacks
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+@pytest.mark.parametrize(
+    ("weight", "value", "high", "middle"),
+    [
+        (3 * 2.0**20, 5 * 2.0**20 - 1, 15, 3 * 2**19), (2.0**19, 2.0**39 - 1, 0, 2**38), (7.0, 3 * 2.0**20 - 1, 0, 21),
+        (5 * 2.0**20, 2.0**19, 5, 5 * 2**19), (5 * 2.0**20 - 3, 6 * 2.0**20 + 2, 35, 5 * 2**19 + 21),
+    ],
+)  # fmt: skip
+def test_the_reach_of_products_is_that_of_their_limbs(
+    weight: float, value: float, high: int, middle: int, sign: float
+) -> None:
+    for length in (1, 50):
+        summand, _ = one_product(sign * weight, value, length=length)
+        assert summand.reaches == (high * length, middle * length)
+        for part, reach in zip(summand.parts(slice(None)), (high, middle), strict=True):
+            assert np.abs(part.body).max() <= part.reach == reach * length <= summand.reach
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize(("length", "hi", "lo"), [(1, 2**20, 2**19), (50, 2**19 + 1, 1), (2048, 2**20, 2**19)])
+def test_no_sum_of_limbs_exceeds_its_reach(length: int, hi: int, lo: int, sign: int) -> None:
+    """Limbs of both signs, as large as they come, and products of the lowest that round to one more."""
+    for weight in (hi * 2**20 - lo, hi * 2**19 + lo, lo, 1):
+        for value in (2**39 - 2**19, 2**39 - 2**19 - 1, 2**19 + 1, 2**19, 2**20 - 1):
+            summand, _ = one_product(float(min(weight, 2**40 - 1)), float(sign * value), length=length)
             for part in summand.parts(slice(None)):
-                assert np.abs(part.body).max() <= part.reach <= summand.reach < LARGEST
+                assert np.abs(part.body).max() <= part.reach < LARGEST
+
+
+@pytest.mark.parametrize("columns", [1, 2, 9])
+@pytest.mark.parametrize("value", [-1.0, 1.0, 2.0**19 - 1, -(2.0**19)])
+def test_half_a_unit_of_the_lowest_products_is_lost_per_column(columns: int, value: float) -> None:
+    summand, ((radius, exponent),) = one_product(1.0, value, columns)
+    assert radius.tolist() == [[-(-columns // 2)]]
+    assert exponent == LIMB
+    found = added([(p.body, p.exponent) for p in summand.parts(slice(None))], 0)
+    assert abs(found - int(value)).sum() <= int(radius[0, 0]) * 2**LIMB
+
+
+@pytest.mark.parametrize(("length", "fits"), [(2**12 - 1, True), (2**12, False)])
+def test_rows_that_are_not_cut_are_refused(monkeypatch: pytest.MonkeyPatch, length: int, fits: bool) -> None:
+    """Of what weights leave open, a row of 2^12 terms might not be summed exactly."""
+    monkeypatch.setattr(module, "LONGEST_ROW", 2**13)
+    ones = np.ones((1, 1, length))
+    linear = linear_map(ones, ones, 0, np.arange(length)[None, None], length)
+    x = Form(0, CENTRE, np.full((length, 1, 1), 2.0**20), np.zeros((length, 1)))
+    if fits:
+        assert added(image(linear, x)[1], 0)[0, 0] == (length + 1) * 2**20
+    else:
+        with pytest.raises(Resource, match="remainders"):
+            image(linear, x)
+
+
+def test_products_beyond_the_exact_range_are_refused() -> None:
+    ones = np.ones((1, 1, 2))
+    linear = linear_map(ones, 0 * ones, 0, np.arange(2)[None, None], 2)
+    x = Form(0, CENTRE, np.full((2, 1, 1), 2.0**39 - 1), np.zeros((2, 1)))
+    for tops, fits in (((2**31, 0, 1), True), ((2**32, 0, 1), False), ((0, 2**31, 1), True), ((0, 2**32, 1), False)):
+        if fits:
+            assert image(replace(linear, tops=tops), x)[0]
+        else:
+            with pytest.raises(Resource, match="exceeds the exact range"):
+                image(replace(linear, tops=tops), x)
+
+
+def test_a_map_of_nothing_loses_nothing() -> None:
+    nothing = np.zeros((1, 2, 0))
+    linear = linear_map(nothing, nothing, 0, np.zeros((1, 1, 0), dtype=int), 0)
+    assert linear.loss.tolist() == [[0, 0]]
+    assert linear.tops == (0, 0, 0)

@@ -115,5 +115,7 @@ def test_only_affine_steps_have_maps_and_only_values_that_belong_together_have_c
 
 def test_kept_elements_are_those_of_every_position() -> None:
     assert [pair().kept(n).tolist() for n in range(8)] == [[0, 1, 2]] * 7 + [[0, 1]]
+    wide = program(matrix("h", "x", 4, 3))
+    assert Pair(stages_of_pair(wide, wide, ()), 3).kept(0).tolist() == [0, 1, 2]
     with pytest.raises(Inconsistent, match="belong together"):
         pair(2).kept(6)
