@@ -126,9 +126,9 @@ def _attributes(node: Message) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for a in node.attribute:
         require(a.name and a.name not in result, f"attribute {a.name!r} of {node.op_type} occurs twice or has no name")
-        kinds = {1: a.f, 2: a.i, 3: a.s, 4: a.t, 6: tuple(a.floats), 7: tuple(a.ints)}
+        kinds = {1: a.f, 2: a.i, 3: a.s, 4: a.t, 7: tuple(a.ints)}
         absent = {1: 0.0, 2: 0, 3: b""}
-        supported(a.type in kinds, f"attribute {a.name!r} of type {a.type}")
+        supported(a.type in kinds and not a.floats, f"attribute {a.name!r} of type {a.type}")
         given = kinds[a.type] if kinds[a.type] is not None else absent.get(a.type)
         filled = [k for k, v in kinds.items() if v not in (None, ())]
         require(given is not None and filled in ([], [a.type]), f"attribute {a.name!r} of {node.op_type} is ill-formed")

@@ -47,7 +47,7 @@ OPS: dict[str, tuple[tuple[int, ...], str, dict[str, str], dict[str, Any]]] = {
     "reshape": ((2, 6), "reshape", {}, {"shape": (3, 4)}),
     "transpose": ((2, 3, 4), "transpose", {}, {"permutation": (2, 0, 1)}),
     "slice": ((4, 5), "slice", {}, {"starts": (1, 0), "stops": (3, 5), "steps": (1, 2)}),
-    "pad": ((2, 3), "pad", {}, {"padding": (1, 0, 0, 2), "value": -1.5}),
+    "pad": ((2, 3), "pad", {}, {"padding": (1, 2, 3, 1), "value": -1.5}),
     "concat": ((2, 3), "concat", {}, {"axis": 1}),
     "concat of rows": ((2, 3), "concat", {}, {"axis": 0}),
 }  # fmt: skip
@@ -138,6 +138,15 @@ def test_inputs_of_a_node_are_as_many_as_its_op_takes() -> None:
                     read_structure(dumped(data), weights)
 
 
+def test_no_axis_lies_in_front_of_the_first() -> None:
+    data, weights = files(network("concat of rows"))
+    data["nodes"][1] |= {"inputs": ["x"], "shape": [2, 3]}
+    read_structure(dumped(data), weights)
+    data["nodes"][1]["attributes"]["axis"] = -1
+    with pytest.raises(Malformed):
+        read_structure(dumped(data), weights)
+
+
 def at(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
     """Puts a value in its place, such as input/shape."""
 
@@ -182,8 +191,11 @@ def test_an_input_too_large_is_refused_before_anything_is_built() -> None:
         read_structure(dumped(data), stored({}))
     relu["shape"] = data["input"]["shape"] = [2]  # type: ignore[index]
     assert read_structure(dumped(data), stored({})).float32
-    data["output"] = "x"
+    data |= {"output": "x", "nodes": []}
     assert read_structure(dumped(data), stored({})).output == "x"
+    data["input"]["shape"] = [0]  # type: ignore[index]
+    with pytest.raises(Malformed):
+        read_structure(dumped(data), stored({}))
 
 
 def test_ops_that_are_not_listed_are_unsupported() -> None:
@@ -197,7 +209,8 @@ def test_ops_that_are_not_listed_are_unsupported() -> None:
 @pytest.mark.parametrize(
     ("name", "key", "value"),
     [
-        ("pad", "value", {"float": "wide"}), ("pad", "value", {"float": "0x1p99999"}), ("pad", "value", "2.0"),
+        ("pad", "value", {"float": "wide"}), ("batch_norm", "epsilon", {"float": "wide"}),
+        ("pad", "value", {"float": "0x1p99999"}), ("pad", "value", "2.0"),
         ("pad", "value", {"float": "nan"}), ("pad", "value", {"float": "inf"}), ("pad", "value", {"float": 1}),
         ("pad", "value", {"float": "0x1" + "0" * 64}), ("pad", "padding", [1, 0, 0, 2, 0]),
         ("pad", "padding", [-1, 0, 0, 2]),
@@ -221,7 +234,7 @@ def test_damaged_attributes_are_refused(name: str, key: str, value: Any) -> None
 def test_parameters_of_a_linear_op_have_their_shapes(wrong: str) -> None:
     """A weight that is no matrix, a bias of another length or rank, a sample without an axis."""
     node = {"name": "y", "op": "linear", "inputs": ["x"], "parameters": {"weight": "w", "bias": "b"}, "attributes": {}}
-    cases = [((3,), (3,), (4,), (3,)), ((3, 4, 1), (3,), (4,), (3,)), ((3, 1), (3,), (), (3,)), ((3, 1), (3,), (), ())]
+    cases = [((3,), (3,), (4,), (3,)), ((3, 4, 1), (3,), (4,), (3,)), ((3, 1), (3,), (), (3,)), ((1, 1), (1,), (), ())]
     if wrong == "bias":
         cases = [((3, 4), shape, (4,), (3,)) for shape in ((), (1,), (4,), (3, 1), (1, 3))]
     for weight, bias, x, y in cases:
@@ -314,7 +327,8 @@ LARGEST = (2**56 + 2).to_bytes(8, "little")
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"\0" * 7, b"\0" * 8, b"\2" + b"\0" * 6, stored({})[:-1], stored({}, F4), LARGEST + b"{}", stored([]),
+        b"", b"\0" * 7, b"\0" * 8, b"\2" + b"\0" * 6, stored({})[:-1], stored({}, F4), b"\3" + stored({})[1:],
+        b"\12" + stored({})[1:], LARGEST + b"{}", stored([]),
         stored({}, text=b" {}"), stored({}, text=b"{} x"), stored({}, text=b'"{"'), stored({}, text=b"{"),
         stored({}, text=b'{"a": 1, "a": 1}'), stored({"__metadata__": []}), stored({"__metadata__": {"by": 1}}),
         stored({"__metadata__": {"by": "you", "in": 2}}), stored({"__metadata__": ["by"]}), stored({"a": 1}),
