@@ -84,7 +84,6 @@ class _Reader:
 
     def result(self, call: Call, result: Result) -> None:
         if isinstance(result, Step):
-            require(result.name not in self.steps, f"value {result.name!r} is defined twice")
             p.bounded(prod(result.shape))
             self.steps[result.name] = result
             if call.op == "MatMul":

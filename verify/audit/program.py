@@ -266,8 +266,7 @@ def divided(name: str, source: str, shape: Shape, divisor: Real) -> Step:
     """``x / divisor``."""
     values = fractions(divisor)
     require(all(values), f"{name}: division by zero")
-    inverse = enclosing([(1 / v, 1 / v) for v in values])
-    return scaled(name, source, shape, inverse if len(values) == 1 else inverse.reshape(*shape), None)
+    return scaled(name, source, shape, enclosing([(1 / v, 1 / v) for v in values]), None)
 
 
 def batch_norm(name: str, source: str, shape: Shape, roles: Sequence[Real], epsilon: Fraction) -> Step:
