@@ -82,11 +82,14 @@ def lost(found: Form, exact: Columns, without: int = 9) -> Any:
 
 @pytest.mark.parametrize("apart", [-60, -21, 0, 3, 30])
 @pytest.mark.parametrize("digits", [0, 10])
-@pytest.mark.parametrize("tile", [1, 2**9, 2**18])
-def test_a_sum_keeps_what_it_does_not_hold(apart: int, digits: int, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many columns are worked on at a time, and with remainders as symbols or not."""
+@pytest.mark.parametrize(("tile", "order"), [(1, -1), (2**9, 1), (2**18, -1), (2**18, 1)])
+def test_a_sum_keeps_what_it_does_not_hold(
+    apart: int, digits: int, tile: int, order: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many columns are worked on at a time, in any order, and with remainders as symbols or not."""
     monkeypatch.setattr(module, "TILE_BYTES", tile)
     terms, exact = terms_of(apart, digits)
+    terms = terms[::order]
     slacks = [(np.arange(12.0).reshape(N, LEAVES) * 2**20, -30), (np.full((N, LEAVES), 7.0), 2), (np.zeros((N, 4)), 99)]
     given = sum(fractions(radius, exponent) for radius, exponent in slacks)
     chosen = np.random.default_rng(0).random((N, LEAVES)) < 0.5
@@ -111,6 +114,38 @@ def test_a_sum_keeps_what_it_does_not_hold(apart: int, digits: int, tile: int, m
         if wanted:
             expected[int(chosen[:i, leaf].sum())] = plain.rem[i, leaf]
         assert symbols == expected
+
+
+def test_slacks_are_rounded_up_one_by_one_and_where_they_are() -> None:
+    large = constant(np.full((1, 3), 2.0**20), 0)
+    slacks = [(np.array([[0.0, 3, 5]]), -60), (np.array([[1.0, 0, 5]]), -60), (np.array([[0.0, 2.0**12, 0]]), 3)]
+    found = settle([large], slacks)
+    assert found.exponent > -50
+    unit = 2.0**-found.exponent
+    assert found.rem.tolist() == [[1.0, 1 + 2**15 * unit, 2.0]]
+    assert (found.body * 2.0**found.exponent == 2.0**20).all()
+
+
+@pytest.mark.parametrize("value", [1.0, -1.0])
+def test_the_smallest_numbers_are_not_nothing(value: float) -> None:
+    found = settle([constant(np.array([[0.0, value]]), 0)], [])
+    assert (found.body[:, 0] * 2.0**found.exponent).tolist() == [[0, value]]
+    body = np.full((1, 9, 1), value)
+    halves = place(np.zeros((1, 9, 1)), ((0, 1), (1, 8)), [Term(Form(-1, ((0, 1), (1, 8)), body, body[:, 0]))], 0)
+    assert halves.tolist() == [[5.0]]  # nine halves are lost
+
+
+@pytest.mark.parametrize(("size", "fits"), [(2.0**40 - 1, True), (2.0**40, False), (2.0**41, False)])
+def test_no_form_reaches_the_limit(size: float, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unit is only proposed."""
+    monkeypatch.setattr(module, "choose_unit", lambda *_: 0)
+    for terms, slacks in (([constant(np.array([[size]]), 0)], []), ([constant(np.zeros((1, 1)), 0)], [(size, 0)])):
+        given = [(np.array([[radius]]), exponent) for radius, exponent in slacks]
+        if fits:
+            assert settle(terms, given).size.tolist() == [[size]]
+        else:
+            with pytest.raises(Resource, match="range"):
+                settle(terms, given)
 
 
 def test_without_a_chosen_value_there_is_no_block() -> None:
@@ -187,10 +222,10 @@ def test_sums_beyond_the_exact_range_are_out_of_range() -> None:
 
 
 def test_a_reach_that_is_too_coarse_is_measured() -> None:
-    part = Part(np.array([[[3.0], [-9.0]], [[2.0], [5.0]]]), 0, 1e300)
+    part = Part(np.array([[[3.0, 1], [-9, 0]], [[2, 1], [5, 8]]]), 0, 1e300)
     assert part.largest() == 9
-    assert Part(part.body, 0, 1e300, np.array([[-2.0], [7.0]])).largest() == 35
-    assert Part(np.zeros((0, 2, 1)), 0, 1e300).largest() == 0
+    assert Part(part.body, 0, 1e300, np.array([[-7.0, 2], [3, 1]])).largest() == 63
+    assert Part(np.zeros((0, 2, 1)), 0, 1e300).largest() == Part(np.zeros((1, 2, 1)), 0, 1e300).largest() == 0
 
 
 @pytest.mark.parametrize("empty", [True, False])
@@ -200,14 +235,14 @@ def test_a_reach_that_is_too_coarse_is_measured() -> None:
 def test_a_part_is_scaled_rounded_and_added(empty: bool, scale: float, width: int, factored: bool) -> None:
     body = np.arange(2.0 * width * 2).reshape(2, width, 2) * 3 - 5
     factor = np.array([[1.0, -3.0], [0.0, 2.0]]) if factored else None
-    active = np.array([[True], [False]])
+    body[1], active = 0.0, np.array([[True], [False]])  # nothing is rounded where a part is not active
     before = np.zeros(body.shape) if empty else np.full(body.shape, 11.0)
     goal = before.copy()
     changed = np.broadcast_to(add_part(goal, Part(body.copy(), 0, 99.0, factor, active), scale, empty), (2, 2))
     exact = body * scale * (1.0 if factor is None else factor[:, None])
     assert np.array_equal(goal - before, np.rint(exact))
-    assert (changed >= 2 * np.abs(exact - np.rint(exact)).sum(axis=1) * (active | (width == 1))).all()
-    assert (changed <= (width if scale < 1 else 0)).all()
+    assert (changed >= 2 * np.abs(exact - np.rint(exact)).sum(axis=1)).all()
+    assert (changed <= (width * active if scale < 1 else 0)).all()
     assert width > 1 or np.array_equal(changed, (exact != np.rint(exact))[:, 0])
 
 
@@ -246,13 +281,13 @@ def test_a_form_has_a_limit_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bounds_and_elements_of_a_form() -> None:
-    form = Form(-2, ((0, 1), (1, 2)), np.array([[[7.0], [-4], [1]], [[-9], [2], [2]]]), np.array([[2.0], [3]]))
-    assert form.size.ravel().tolist() == [14, 16]
-    assert form.radius.ravel().tolist() == [7, 7]
+    form = Form(-2, ((0, 1), (1, 2)), np.array([[[7.0], [-4], [1]], [[-9], [2], [2]]]), np.array([[3.0], [4]]))
+    assert form.size.ravel().tolist() == [15, 17]
+    assert form.radius.ravel().tolist() == [8, 8]
     for unit in (-4, -2, 0, 1):
         low, high = form.bounds(unit)
         scale = TWO ** (-2 - unit)
-        for i, (a, b) in enumerate([(0, 14), (-16, -2)]):
+        for i, (a, b) in enumerate([(-1, 15), (-17, -1)]):
             assert int(low[i, 0]) <= a * scale < int(low[i, 0]) + 1
             assert int(high[i, 0]) - 1 < b * scale <= int(high[i, 0])
     for elements in ([1, 0], [1, -1, 0, -1], [-1], []):

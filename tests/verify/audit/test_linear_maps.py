@@ -86,12 +86,13 @@ def test_values_are_in_order_only_where_each_is_read_once_in_its_place(
     assert linear_map(weights, 0 * weights, 0, np.array(taps), inputs).in_order is in_order
 
 
-def test_maps_of_some_columns_add_up() -> None:
-    length = 2 * LONGEST_ROW + 3
+@pytest.mark.parametrize("cuts", [1, 2])
+def test_maps_of_some_columns_add_up(cuts: int) -> None:
+    length = cuts * LONGEST_ROW + 3
     weights = np.arange(2.0 * length).reshape(1, 2, length)
     linear = linear_map(weights, 0 * weights, 0, np.arange(length)[None, None], length)
     parts = linear.cut()
-    assert [p.taps.shape[2] for p in parts] == [LONGEST_ROW, LONGEST_ROW, 3]
+    assert [p.taps.shape[2] for p in parts] == [LONGEST_ROW] * cuts + [3]
     assert not any(p.in_order for p in parts)
     for name in ("both", "upper", "taps"):
         assert np.array_equal(np.concatenate([getattr(p, name) for p in parts], axis=2), getattr(linear, name))
@@ -110,7 +111,7 @@ def example(kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     taps = rng.integers(-1, n, (groups, positions, length))
     if kind in ("in order", "long"):
         taps = np.arange(n)[None, None]
-    return weights, rng.integers(0, 2**16, weights.shape), taps, n
+    return weights, rng.integers(0, 2**40, weights.shape), taps, n
 
 
 def form(n: int, exponent: int = -9, top: int = 2**36) -> Form:
@@ -136,12 +137,12 @@ def test_what_an_image_leaves_out_is_in_its_slacks(kind: str, digits: int, moved
     weights, radii, taps, n = example(kind)
     weights, radii = weights >> (52 - digits), radii * (digits == 52)
     weights[-1, -1, 0] = 0
-    x = form(n)
+    x = form(n, 5 if moved else -9)
     linear = linear_map(weights.astype(float), radii.astype(float), -60, taps, n)
     outputs = len(weights) * weights.shape[1] * taps.shape[1]
     order = np.random.default_rng(1).permutation(outputs) if moved else np.arange(outputs)
     summands, slacks = image(linear, x, order if moved else None)
-    unit = -60 - 9 - 60
+    unit = -60 + x.exponent - 60
     parts = [p for s in summands for p in s.parts(slice(None))]
     found = added([(p.body, p.exponent) for p in parts], unit)
     kept = stored(linear) * 2 ** (linear.exponent + 60) * 2**60
@@ -235,7 +236,7 @@ def test_products_that_could_reach_the_limit_are_refused() -> None:
 def one_product(weight: float, value: float, columns: int = 1, length: int = 1) -> tuple[Any, Any]:
     """Summand and slacks of equal weights on equal values without remainders."""
     weights = np.full((1, 1, length), weight)
-    x = Form(0, ((0, 1), (1, columns - 1)), np.full((length, columns, 1), value), np.zeros((length, 1)))
+    x = Form(3, ((0, 1), (1, columns - 1)), np.full((length, columns, 1), value), np.zeros((length, 1)))
     (summand,), slacks = image(linear_map(weights, 0 * weights, 0, np.arange(length)[None, None], length), x)
     return summand, slacks
 
@@ -274,9 +275,9 @@ def test_no_sum_of_limbs_exceeds_its_reach(length: int, hi: int, lo: int, sign: 
 def test_half_a_unit_of_the_lowest_products_is_lost_per_column(columns: int, value: float) -> None:
     summand, ((radius, exponent),) = one_product(1.0, value, columns)
     assert radius.tolist() == [[-(-columns // 2)]]
-    assert exponent == LIMB
+    assert exponent == LIMB + 3
     found = added([(p.body, p.exponent) for p in summand.parts(slice(None))], 0)
-    assert abs(found - int(value)).sum() <= int(radius[0, 0]) * 2**LIMB
+    assert abs(found - 8 * int(value)).sum() <= int(radius[0, 0]) * 2 ** (LIMB + 3)
 
 
 @pytest.mark.parametrize(("length", "fits"), [(2**12 - 1, True), (2**12, False)])
