@@ -68,7 +68,8 @@ def _by_curve(curve: Callable[[Evidence], Matrix]) -> Allocate:
     def allocate(
         evidence: Sequence[Evidence], cost: Callable[[Counts], Counts], budget: Budget, widths: Mapping[str, Widths]
     ) -> Allocation:
-        return marginal_loss.allocate({known.group.name: curve(known) for known in evidence}, cost, budget, widths)
+        curves = marginal_loss.outlasting({known.group.name: curve(known) for known in evidence})
+        return marginal_loss.allocate(curves, cost, budget, widths)
 
     return allocate
 

@@ -45,7 +45,7 @@ class Case:
     """One row to measure.
 
     Attributes:
-        method: "refine_network", "refine" or "two_sided" (ours), or one of the peers (compression_peers.py).
+        method: one of our compensations, or one of the peers (compression_peers.py).
         depth: of the ResNet.
         images: unlabelled calibration images.
         keep: fraction of the multiply-adds.
@@ -76,10 +76,12 @@ class Measured:
 
 CASES = {
     **{f"peer-{m}-{round(100 - 100 * keep)}": Case(m, 56, 256, keep) for m in PEERS for keep in (0.7, 0.5, 0.3)},
-    "small-50": Case("two_sided", 56, 256, 0.5, 91.7, 18),
-    "small-70": Case("two_sided", 56, 256, 0.3, 87.0, 18),
-    "closed-50": Case("two_sided", 56, 1024, 0.5, 92.3, 60),
-    "closed-70": Case("two_sided", 56, 1024, 0.3, 88.0, 60),
+    "small-50": Case("least_squares", 56, 256, 0.5, 91.7, 18),
+    "small-70": Case("least_squares", 56, 256, 0.3, 87.0, 18),
+    "closed-50": Case("least_squares", 56, 1024, 0.5, 92.3, 60),
+    "closed-70": Case("least_squares", 56, 1024, 0.3, 88.0, 60),
+    "sides-50": Case("two_sided", 56, 1024, 0.5, 92.3),
+    "sides-70": Case("two_sided", 56, 1024, 0.3, 88.0),
     "refine-30": Case("refine_network", 56, 1024, 0.7, 93.0, 150),
     "refine-50": Case("refine_network", 56, 1024, 0.5, 92.8, 150),
     "refine-61": Case("refine_network", 56, 1024, 0.39, 91.8, 150),
@@ -94,7 +96,8 @@ METHODS = {
     "l2": "Torch-Pruning, L2, same share per layer",
     "bn": "the same + batch-norm re-estimation",
     "mix": "L2, same share + ridge channel mixing",
-    "two_sided": "provable, closed form",
+    "least_squares": "provable, closed form",
+    "two_sided": "provable, closed form, producers, too",
     "refine_network": "provable, refined",
     "refine": "provable, refined block by block",
 }

@@ -61,7 +61,7 @@ class NetworkSchedule:
         mirrored: whether images are shown mirrored, too.
     """
 
-    steps: int = 500
+    steps: int = 600
     batch: int = 16
     rate: float = 2e-2
     held_out: float = 0.0625

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provable.allocation.budget import Budget, budget_of
-from provable.allocation.marginal_loss import allocate, lower_hull
+from provable.allocation.marginal_loss import allocate, lower_hull, outlasting
 from provable.allocation.uniform import uniform
 from provable.allocation.widths import allowed, allowed_widths
 from provable.errors import BudgetError, InputError
@@ -147,3 +147,16 @@ def test_senseless_floors_are_refused(floor) -> None:
 def test_senseless_multiple_is_refused() -> None:
     with pytest.raises(InputError, match="round_to"):
         allowed_widths({"a": 4}, 1, 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=st.lists(st.lists(st.floats(0.01, 10.0), min_size=2, max_size=7), min_size=2, max_size=4))
+def test_a_later_layer_never_loses_more_than_its_twin_in_front(steps) -> None:
+    """What outlasts the refits behind a layer: nothing is taken from the last, and more from every earlier one."""
+    losses = {str(i): convex(steps[0]) for i in range(len(steps))}
+    left = outlasting(losses)
+    assert list(left) == list(losses)
+    assert (left[str(len(steps) - 1)] == losses["0"]).all()
+    widths = {name: allowed(len(curve) - 1) for name, curve in losses.items()}
+    counts = allocate(left, lambda counts: counts.sum(axis=-1), Budget("flops", 0.6), widths).counts
+    assert list(counts.values()) == sorted(counts.values())

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from provable.compensation.least_squares import fit
@@ -28,6 +28,7 @@ def blocks(channels: int, size: int) -> np.ndarray:
 )
 def test_costs_equal_refactorised_losses(seed: int, channels: int, size: int, targets: int) -> None:
     regression, index = problem(seed, channels, size, targets), blocks(channels, size)
+    assume(np.linalg.cond(regression.covariance) < 1e6)  # float64 loses up to the square of it, see the note
     result = eliminate([View(regression, index)], ridge=1e-12)
     assert sorted(result.order) == list(range(channels))
     for count in range(channels + 1):
