@@ -69,14 +69,8 @@ def main() -> None:
             ).compact
             seconds = time.process_time() - begin
             found = difference(dense, resnet.logits(NetworkModule(compact), images[JUDGED_FROM:]))
-            table.add_row(
-                f"ResNet-{depth}",
-                f"{rate:g}",
-                f"{found[0]:.3f}",
-                f"{found[1]:.3f}",
-                f"{found[2]:.1%}",
-                f"{seconds:.0f}",
-            )
+            shown = f"{rate:g}", f"{found[0]:.3f}", f"{found[1]:.3f}", f"{found[2]:.1%}", f"{seconds:.0f}"
+            table.add_row(f"ResNet-{depth}", *shown)
     Console(width=100).print(table)
 
 
