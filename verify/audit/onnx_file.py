@@ -79,7 +79,7 @@ class _Reader:
         call = Call(op, outputs[0], operands, _attributes(node), self.opset)
         supported(op in OPERATORS, f"{call}; supported operators: {', '.join(sorted(OPERATORS))}")
         result = self.fused(call, tuple(node.input)) or OPERATORS[op](call)
-        supported(not call.attributes, f"{call}: attributes {sorted(call.attributes)}")
+        supported(not call.unread, f"{call}: {', '.join(call.unread)}")
         self.result(call, result)
 
     def result(self, call: Call, result: Result) -> None:
@@ -94,10 +94,10 @@ class _Reader:
     def fused(self, call: Call, names: tuple[str, ...]) -> Step | None:
         """The product with a constant matrix that `call` adds a constant to, with that constant as its bias."""
         for i, name in enumerate(names if call.op == "Add" and len(names) == 2 else ()):
-            other = call.operands[1 - i]
+            other = call.operand(1 - i)
             if name not in self.products or self.uses[name] != 1 or not isinstance(other, Constant):
                 continue
-            step = self.steps[name]
+            step = self.steps[call.value(i).name]
             size = step.shape[-1]
             fits = prod(other.shape) == size and (size == 1 or other.shape[-1:] == (size,))
             if not fits or len(other.shape) > len(step.shape):

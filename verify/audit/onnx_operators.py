@@ -1,10 +1,10 @@
 """The ONNX operators that the auditor knows: each turns a call on known shapes into a step, a value or a constant.
 
-An attribute that no operator asks for, and every form outside the lists here, is refused.
+An attribute or operand that no operator asks for, and every form outside the lists here, is refused.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import prod
 from typing import Any
@@ -35,9 +35,20 @@ class Call:
     operands: tuple[Constant | Value | None, ...]
     attributes: dict[str, Any]
     opset: int
+    asked: set[int] = field(default_factory=set)
+
+    def operand(self, i: int) -> Constant | Value | None:
+        self.asked.add(i)
+        return self.operands[i] if i < len(self.operands) else None
+
+    @property
+    def unread(self) -> list[str]:
+        """What is given and no one asked for."""
+        operands = (f"operand {i}" for i, o in enumerate(self.operands) if o is not None and i not in self.asked)
+        return [*sorted(self.attributes), *operands]
 
     def value(self, i: int = 0) -> Value:
-        operand = self.operands[i] if i < len(self.operands) else None
+        operand = self.operand(i)
         supported(isinstance(operand, Value), f"{self}: operand {i} does not depend on the input")
         return operand  # type: ignore[return-value]
 
@@ -47,7 +58,7 @@ class Call:
         return found  # type: ignore[return-value]
 
     def maybe_numbers(self, i: int) -> Real | None:
-        operand = self.operands[i] if i < len(self.operands) else None
+        operand = self.operand(i)
         if operand is None:
             return None
         supported(isinstance(operand, Constant) and operand.numbers is not None, f"{self}: operand {i} is not constant")
@@ -59,7 +70,7 @@ class Call:
             found = self.attributes.pop(attribute, None)
             require(found is None or isinstance(found, tuple), f"{self}: attribute {attribute}")
             return found  # type: ignore[no-any-return]
-        operand = self.operands[i] if i < len(self.operands) else None
+        operand = self.operand(i)
         if operand is None:
             return None
         supported(
@@ -85,7 +96,7 @@ Result = Step | Value | Constant
 
 
 def _matmul(call: Call) -> Result:
-    if isinstance(call.operands[0], Constant) and len(call.value(1).shape) == 1:  # W x
+    if isinstance(call.operand(0), Constant) and len(call.value(1).shape) == 1:  # W x
         return p.linear(call.name, call.value(1).name, call.value(1).shape, call.numbers(0), None)
     weight = call.numbers(1)
     supported(weight.mantissa.ndim == 2, f"{call}: only products of a value with a constant matrix")
@@ -189,7 +200,7 @@ def _of_two(sign: int) -> Callable[[Call], Result]:
             a, b = call.value(0), call.value(1)
             supported(a.shape == b.shape, f"{call}: shapes {a.shape} and {b.shape}")
             return Step(call.name, "sum", (a.name, b.name), a.shape, signs=(1, sign))
-        at = 0 if isinstance(call.operands[0], Value) else 1
+        at = 0 if isinstance(call.operand(0), Value) else 1
         x, shift = call.value(at), _broadcast(call, call.value(at).shape, call.numbers(1 - at))
         factor = p.integers([sign if at == 1 else 1], ())
         return p.scaled(call.name, x.name, x.shape, factor, shift.negated() if sign < 0 and at == 0 else shift)
@@ -206,7 +217,7 @@ def _broadcast(call: Call, shape: Shape, numbers: Real) -> Real:
 
 
 def _mul(call: Call) -> Result:
-    at = 0 if isinstance(call.operands[0], Value) else 1
+    at = 0 if isinstance(call.operand(0), Value) else 1
     x = call.value(at)
     return p.scaled(call.name, x.name, x.shape, _broadcast(call, x.shape, call.numbers(1 - at)), None)
 
@@ -259,12 +270,13 @@ def _unsqueeze(call: Call) -> Result:
 
 
 def _transpose(call: Call) -> Result:
-    if isinstance(call.operands[0], Constant):
+    operand = call.operand(0)
+    if isinstance(operand, Constant):
         numbers = call.numbers(0)
         order = call.attribute("perm", tuple(range(numbers.mantissa.ndim))[::-1])
         require(sorted(order) == list(range(numbers.mantissa.ndim)), f"{call}: perm {order}")
         turned = numbers.transpose(*order)
-        return Constant(turned.mantissa.shape, numbers=turned, kind=call.operands[0].kind)
+        return Constant(turned.mantissa.shape, numbers=turned, kind=operand.kind)
     x = call.value()
     order = call.attribute("perm", tuple(range(len(x.shape)))[::-1])
     require(sorted(order) == list(range(len(x.shape))), f"{call}: perm {order}")
@@ -324,7 +336,7 @@ def _concat(call: Call) -> Result:
 
 
 def _identity(call: Call) -> Result:
-    operand = call.operands[0]
+    operand = call.operand(0)
     require(operand is not None, f"{call}: no operand")
     return operand  # type: ignore[return-value]
 
@@ -332,13 +344,14 @@ def _identity(call: Call) -> Result:
 def _dropout(call: Call) -> Result:
     call.attribute("ratio", 0.0)
     call.attribute("seed", 0)
-    supported(len(call.operands) < 3 or call.operands[2] is None, f"{call}: training mode")
+    call.operand(1)
+    supported(call.operand(2) is None, f"{call}: training mode")
     return call.value()
 
 
 def _cast(call: Call) -> Result:
     """A constant in a wider floating-point type: the same numbers."""
-    to, operand = call.attribute("to", 0), call.operands[0]
+    to, operand = call.attribute("to", 0), call.operand(0)
     supported(
         isinstance(operand, Constant) and operand.numbers is not None and to == 11, f"{call}: only constants to double"
     )

@@ -77,7 +77,7 @@ def _step(entry: Any, place: str, values: dict[str, Value], tensors: dict[str, t
     operands: tuple[Constant | Value, ...] = (*(values[s] for s in sources), *constants, *more)
     call = Call(onnx, text(name, place), operands, translated, _OPSET)
     step = _linear(call) if op == "linear" else OPERATORS[onnx](call)
-    require(isinstance(step, Step) and not call.attributes, f"{place}: attributes {sorted(attributes)}")
+    require(isinstance(step, Step) and not call.unread, f"{place}: {', '.join(call.unread)}")
     full = (1, *_ints(shape, place, 1))
     require(step.shape == full, f"{place} declares shape {full[1:]}, its op gives {step.shape[1:]}")
     require(name not in values, f"value {name!r} is defined twice")

@@ -336,6 +336,18 @@ def padded_windows(rng: np.random.Generator, biases: tuple[bool, bool]) -> tuple
     return a, b, KEPT, (0, 1, 2, 3)
 
 
+def test_an_affine_step_without_a_counterpart_has_no_rule() -> None:
+    rng = np.random.default_rng(3)
+    for layer in LAYERS:
+        a, b, kept, now = layer(rng, (True, True))
+        smaller = p.linear("s", "h", (len(kept),), drawn(rng, (1, len(kept))), None)
+        for pair in ((a, b, None, now), (a, smaller, kept, None)):
+            found = stages(*pair, (6, len(kept)))[-1]
+            assert not found.aligned
+            assert found.cross is None
+            assert (found.kept is None) is (pair[3] is None)
+
+
 LAYERS = [dense, rows_of_a_sequence, shorter_sequence, convolved, grouped, element_by_element, padded_windows]
 BIASES = [(False, False), (True, False), (False, True), (True, True)]
 
@@ -416,6 +428,7 @@ def test_equal_weights_cancel_whatever_their_unit_loses() -> None:
     assert not found.cross.linear.loss.any()
     assert found.own is not None
     assert found.own.linear.loss.any()
+    assert (found.cross.linear.upper == 0).all()  # the bound of an entry that is 0 for certain
     uncertain = replace(numbers, slack=np.array([[[1.0, 0.0, 0.0]]]))
     found = stages(replace(a, weight=uncertain), replace(a, weight=uncertain), (0, 1, 2), (0,), (3, 3))[-1]
     assert found.cross is not None

@@ -258,3 +258,70 @@ def test_an_input_without_a_shape_is_refused() -> None:
     made.graph.input[0].type.tensor_type.ClearField("shape")
     with pytest.raises(Malformed, match="no shape"):
         read_onnx(made.SerializeToString())
+
+
+# what operators ask for, at which opset
+
+LISTS = {
+    "a": longs(1),
+    "s": longs(3, 1),
+    "p": longs(0, 1, 0, 2),
+    "one": longs(1),
+    "three": longs(3),
+    "n": np.float32(2),
+}
+# name -> shape, operator, attributes of the old form, operands of the new form, first opset of the new form
+FORMS: dict[str, tuple[tuple[int, ...], str, dict[str, Any], list[str], int]] = {
+    "mean": ((1, 3), "ReduceMean", {"axes": [1]}, ["a"], 18),
+    "squeeze": ((1, 1, 3), "Squeeze", {"axes": [1]}, ["a"], 13),
+    "unsqueeze": ((1, 3), "Unsqueeze", {"axes": [1]}, ["a"], 13),
+    "pad": ((1, 3), "Pad", {"pads": [0, 1, 0, 2], "value": 2.0}, ["p", "n"], 11),
+    "slice": ((1, 3), "Slice", {"starts": [1], "ends": [3], "axes": [1]}, ["one", "three", "a"], 10),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_lists_are_attributes_first_and_operands_later(name: str) -> None:
+    """Both forms are the same step; at another opset a form is refused, and so is one next to the other."""
+    shape, op, attributes, operands, since = FORMS[name]
+
+    def digest(opset: int, given: dict[str, Any], reads: list[str]) -> str:
+        case = Case(shape, [(op, ["x", *reads], given)], LISTS, opset)
+        return read_onnx(model(case).SerializeToString()).digest
+
+    old = {digest(opset, attributes, []) for opset in range(8, since)}
+    new = {digest(opset, {}, operands) for opset in range(since, 24)}
+    assert len(old) == 1
+    assert old == new
+    for opset in (since - 1, since):
+        wrong = [(attributes, operands)]
+        wrong += [({}, operands)] if opset < since else [(attributes, [])]
+        wrong += [(attributes, ["", operands[-1]])] if opset < since else [({**attributes}, operands)]
+        for given, reads in wrong:
+            with pytest.raises((Malformed, Unsupported)):
+                digest(opset, given, reads)
+
+
+def test_a_pad_names_its_axes_since_opset_18() -> None:
+    given = {"p": longs(1, 2), "v": np.float32(2), "a": longs(1)}
+    for opset in (11, 17, 18, 23):
+        case = Case((1, 3), [("Pad", ["x", "p", "v", "a"], {})], given, opset)
+        if opset < 18:
+            with pytest.raises((Malformed, Unsupported)):
+                read_onnx(model(case).SerializeToString())
+        else:
+            found = exact_values(read_onnx(model(case).SerializeToString()), [Fraction(i) for i in (5, 6, 7)])[-1]
+            assert found == [2, 5, 6, 7, 2, 2]
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if n not in ("concat", "concat along the last", "dropout")])
+def test_operands_that_no_one_asks_for_are_refused(name: str) -> None:
+    """Every operator takes as many as it names; one more, constant or value, is one that it does not know."""
+    case = CASES[name]
+    op, inputs, attributes = case.nodes[-1]
+    most = {"Gemm": 3, "Conv": 3, "Pad": 4, "Slice": 5, "Squeeze": 2, "Unsqueeze": 2, "Reshape": 2, "ReduceMean": 2}
+    filled = [*inputs, *[""] * (most.get(op, len(inputs)) - len(inputs))]
+    for extra in ("x", "extra"):
+        nodes = [*case.nodes[:-1], (op, [*filled, extra], attributes)]
+        with pytest.raises((Malformed, Unsupported)):
+            read_onnx(model(Case(case.shape, nodes, {**case.constants, "extra": B}, case.opset)).SerializeToString())
