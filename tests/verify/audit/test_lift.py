@@ -386,6 +386,16 @@ def test_a_layer_that_differs_from_its_lift_has_no_rule_or_a_true_one(layer: Any
     assert refused > 10
 
 
+def test_a_column_is_found_where_it_is_no_padding() -> None:
+    """It reads element 0 at the second position alone, and another column has the same padding."""
+    rng = np.random.default_rng(4)
+    a = Step("s", "affine", ("h",), (2,), np.array([[[-1, -1], [3, 0]]]), drawn(rng, (1, 1, 2)))
+    b = Step("s", "affine", ("h",), (2,), np.array([[[-1], [0]]]), drawn(rng, (1, 1, 1)))
+    found = stages(a, b, (0,), (0, 1), (6, 1))[-1]
+    assert found.aligned
+    assert holds(found, np.array([0]), rng)
+
+
 def test_an_element_read_twice_is_no_two_elements() -> None:
     """The compact window reads one element twice; then its columns are not those of the original."""
     rng = np.random.default_rng(2)
