@@ -189,6 +189,35 @@ def test_digits_of_weights_that_are_dropped_are_paid_for(names: str) -> None:
         assert 0 < most <= bound < Fraction(1, 2**34)
 
 
+@pytest.mark.parametrize("names", ["z", "y", "zyd"])
+@pytest.mark.parametrize("kind", ["sum", "gather"])
+def test_each_network_adds_and_moves_in_its_own_way(kind: str, names: str) -> None:
+    first, second = {
+        "sum": (total("r", "h", "x", 1, -1), total("r", "h", "x", 1, 1)),
+        "gather": (moved("r", ("h", "x"), [4, -1, 0, 3], 5), moved("r", ("h", "x"), [0, 2, 4, -1], -7)),
+    }[kind]
+    hidden = 3 if kind == "sum" else 2  # of the compact network
+    case = Known(*pair_of([affine("h", "x", 3, 2), first], [affine("h", "x", hidden, 3), second]), Fraction(1, 3))
+    rows = functions(2, *case.pair.sizes[2], names)
+    for bound, most in zip(bounded(case, 2, rows), attained(case, 2, rows), strict=True):
+        assert most <= bound <= most + TIGHT
+
+
+def test_coefficients_times_slopes_are_integers_and_the_rest_is_kept() -> None:
+    """Several functions, of which some are exact; the slope above belongs to positive coefficients only."""
+    body = np.array([[[-2.0], [2.0]], [[-1.0], [1.0]], [[0.0], [3.0]], [[1024.0], [-2048.0]], [[1024.0], [1.0]]])
+    below, above = (
+        np.array([[v] for v in values], dtype=np.float64) for values in ([512, 0, 7, 3, 9], [100, 9, 512, 5, 700])
+    )
+    found = Descent._scaled(None, columns(-3, body), below, above)  # type: ignore[arg-type]
+    assert found.exponent == -3
+    assert (found.body == np.rint(found.body)).all()
+    for (i, r, _), c in np.ndenumerate(body):
+        exact = Fraction(int(c) * int((above if c > 0 else below)[i, 0]), int(ONE))
+        assert abs(exact - int(found.body[i, r, 0])) <= int(found.rem[i, 0])
+    assert found.rem.ravel().tolist() == [1, 1, 1, 0, 1]
+
+
 def known_ends(b: Bounds, part: str) -> tuple[list[Fraction], list[Fraction]]:
     low, high = getattr(b, part)
     low, high = ([int(v) * Fraction(2) ** b.unit for v in end[:, 0]] for end in (low, high))
