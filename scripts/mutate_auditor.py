@@ -46,7 +46,8 @@ QUICK = (
     "test_certificate.py", "test_constants.py", "test_upper.py", "test_descent_edges.py", "test_kernel_laws.py",
     "test_edges.py", "test_premises.py", "test_bounds.py", "test_guards.py", "test_golden.py",
     "test_unit_proposal.py", "test_onnx_operators.py", "test_parts.py", "test_planes.py", "test_grid.py",
-    "test_specification.py",
+    "test_specification.py", "test_files.py", "test_protobuf.py", "test_onnx_tensor.py", "test_onnx_file.py",
+    "test_structure_file.py", "test_program.py", "test_lift.py",
 )  # fmt: skip
 THOROUGH = ("test_exact.py", "test_rules.py", "test_check.py", "test_rounding.py")
 UNSUITED = ("failure_at_any_call", "nothing_but_numpy", "deep_tree", "every_function", "other_process")

@@ -367,7 +367,7 @@ def test_a_layer_that_differs_from_its_lift_has_no_rule_or_a_true_one(layer: Any
     """One tap, two kept elements before or behind, or the order of the results are changed."""
     rng = np.random.default_rng(1)
     refused = 0
-    for i in range(80):
+    for i in range(48):
         a, b, kept, now = layer(rng, (True, True))
         kept, now, taps = list(kept), list(now), b.taps.copy()
         if i % 4 == 0:
@@ -383,7 +383,7 @@ def test_a_layer_that_differs_from_its_lift_has_no_rule_or_a_true_one(layer: Any
         refused += not found.aligned
         assert (found.cross is not None) is found.aligned
         assert not found.aligned or all(holds(found, np.array(kept), rng) for _ in range(2))
-    assert refused > 10
+    assert refused > 5
 
 
 def test_a_column_is_found_where_it_is_no_padding() -> None:
