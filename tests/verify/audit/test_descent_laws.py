@@ -3,7 +3,7 @@
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
-from itertools import product
+from itertools import combinations_with_replacement, product
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from verify.audit.lift import Correspondence
 from verify.audit.planes import ONE
 from verify.audit.program import Program, Step, fractions, from_bits, integers
 from verify.audit.rules import Bounds
+from verify.audit.upper import total as sums
 
 DIGITS = 30
 TIGHT = Fraction(1, 2**18)
@@ -267,6 +268,25 @@ def test_a_relu_alone_is_bounded_by_its_lines(radius: Fraction, part: str) -> No
         assert b > 0 or bounded(case, 2, {part: eye[:, [i]]}) == bounded(case, 2, {part: -eye[:, [i]]}) == [0]
         assert below - TIGHT <= bounds[3 + i] <= below + TIGHT
         assert 3 * above - TIGHT <= bounds[6 + i] <= 3 * (above + slope) + TIGHT
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_lines_hold_between_whole_numbers(sign: int) -> None:
+    """Bounds of a few units, where one unit more or less would show."""
+    case = all_affine(2, 3)
+    for low, high in combinations_with_replacement(range(-3, 4), 2):
+        descent = Descent(Planes(case.pair, case.known, {}), case.x, (1, 1), False)
+        ends = np.array([[float(low)]]), np.array([[float(high)]])
+        line = descent._line(columns(-10, np.full((1, 1, 1), 1024.0 * sign)), ends, 5)
+        assert line is not None
+        assert line.exponent == -10
+        offset, exponent = sums(descent.found, descent.zero)
+        gaps = []
+        for x in {low, high, min(max(0, low), high)}:
+            bound = Fraction(int(line.body[0, 0, 0]) * x, 1024) + int(offset[0, 0]) * Fraction(2) ** (exponent - 5)
+            gaps.append(bound - sign * max(x, 0))
+        assert min(gaps) == 0
+        assert low < 0 < high or max(gaps) == 0
 
 
 @pytest.mark.parametrize("radius", [Fraction(1, 16), Fraction(1, 4), Fraction(1)])
