@@ -161,11 +161,15 @@ def test_differences_in_another_order_are_taken_apart(kind: str) -> None:
         assert most <= bound <= most + TIGHT
 
 
-@pytest.mark.parametrize(("kept", "aligned"), [((0, 2), True), ((2, 0), False)])
-def test_a_compact_value_with_fewer_elements_stands_for_some(kept: tuple[int, ...], aligned: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "kept", "aligned"),
+    [("relu", (0, 2), True), ("relu", (2, 0), False), ("gather", (0, 1), True), ("gather", (1, 0), False)],
+)
+def test_a_compact_value_with_fewer_elements_stands_for_some(kind: str, kept: tuple[int, ...], aligned: bool) -> None:
     """Two of three: differences go down as they are, or apart, to the elements that are kept."""
-    first = [affine("h", "x", 3, 4), relu("r", "h")]
-    second = [affine("h", "x", 2, 6), relu("r", "h", 2)]
+    first, second = [affine("h", "x", 3, 4)], [affine("h", "x", 2, 6)]
+    first.append(relu("r", "h") if kind == "relu" else moved("r", ("h",), [2, 0, 1], None))
+    second.append(relu("r", "h", 2) if kind == "relu" else moved("r", ("h",), [1, 0], None))
     lift = (Correspondence("h", "h", 0, (0, 2)), Correspondence("r", "r", 0, kept))
     case = Known(*pair_of(first, second), Fraction(1, 64), lift)
     assert case.stages[1].aligned is aligned
