@@ -110,3 +110,17 @@ def test_each_network_moves_its_own_elements() -> None:
     near(found.d, (60 - 9, 60 + 9), (28 - 12 - 12, 28 + 12 + 12), (0, 0))
     alone = apply(Stage(first, (0, 1)), [a, b], symbols())
     near(alone.z, (20 - 4 - 12, 20 + 4 + 12), (7, 7), (10 - 4, 10 + 4))
+
+
+@pytest.mark.parametrize(("left", "blocks"), [(0.0, [1, 1, 1]), (1.0, [2, 1, 1]), (2.0, [2, 2, 1]), (3.0, [2, 2, 2])])
+def test_a_relu_takes_no_more_symbols_than_are_left(left: float, blocks: list[int]) -> None:
+    """First for z, then for y, then for their difference; what gets none is in the remainder."""
+    z, y, d = form((1, 4), width=0), form((0, 4), width=0), form((1, 1), width=0)
+    budget = Symbols(9, np.full(2, left))
+    found = rules.relu(Values(z, y, d), np.arange(1), budget)
+    for value, count in zip((found.z, found.y, found.d), blocks, strict=True):
+        assert value is not None
+        widths = [w for _, w in value.blocks if w]
+        assert len(widths) == count
+        assert (value.rem > 1).all() == (count == 1)
+    assert budget.left.tolist() == [max(0.0, left - 3)] * 2
