@@ -6,6 +6,7 @@ An attribute or operand that no operator asks for, and every form outside the li
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -191,21 +192,16 @@ def _relu(call: Call) -> Result:
     return Step(call.name, "relu", (call.value().name,), call.value().shape)
 
 
-def _of_two(sign: int) -> Callable[[Call], Result]:
+def _of_two(call: Call, sign: int) -> Result:
     """Add (sign 1) and Sub (sign -1), of two values or of a value and a constant."""
-
-    def translate(call: Call) -> Result:
-        require(len(call.operands) == 2, f"{call}: two operands")
-        if all(isinstance(o, Value) for o in call.operands):
-            a, b = call.value(0), call.value(1)
-            supported(a.shape == b.shape, f"{call}: shapes {a.shape} and {b.shape}")
-            return Step(call.name, "sum", (a.name, b.name), a.shape, signs=(1, sign))
-        at = 0 if isinstance(call.operand(0), Value) else 1
-        x, shift = call.value(at), _broadcast(call, call.value(at).shape, call.numbers(1 - at))
-        factor = p.integers([sign if at == 1 else 1], ())
-        return p.scaled(call.name, x.name, x.shape, factor, shift.negated() if sign < 0 and at == 0 else shift)
-
-    return translate
+    a, b = call.operand(0), call.operand(1)
+    if isinstance(a, Value) and isinstance(b, Value):
+        supported(a.shape == b.shape, f"{call}: shapes {a.shape} and {b.shape}")
+        return Step(call.name, "sum", (a.name, b.name), a.shape, signs=(1, sign))
+    at = 0 if isinstance(a, Value) else 1
+    x, shift = call.value(at), _broadcast(call, call.value(at).shape, call.numbers(1 - at))
+    factor = p.integers([sign if at == 1 else 1], ())
+    return p.scaled(call.name, x.name, x.shape, factor, shift.negated() if sign < 0 and at == 0 else shift)
 
 
 def _broadcast(call: Call, shape: Shape, numbers: Real) -> Real:
@@ -325,7 +321,7 @@ def _slice(call: Call) -> Result:
 
 
 def _concat(call: Call) -> Result:
-    values = [call.value(i) for i in range(len(call.operands))]
+    values = [call.value(i) for i in range(max(1, len(call.operands)))]
     axis = call.axis(call.attribute("axis", 2**31), len(values[0].shape))
     rest = {(*v.shape[:axis], *v.shape[axis + 1 :]) for v in values}
     require(len(rest) == 1 and len({len(v.shape) for v in values}) == 1, f"{call}: shapes {[v.shape for v in values]}")
@@ -367,8 +363,8 @@ def _constant(call: Call) -> Result:
 OPERATORS: dict[str, Callable[[Call], Result]] = {
     "MatMul": _matmul, "Gemm": _gemm, "Conv": _conv, "BatchNormalization": _batch_norm, "Relu": _relu,
     "MaxPool": _max_pool, "AveragePool": _average_pool, "GlobalAveragePool": _global_average_pool,
-    "ReduceMean": _reduce_mean, "Add": _of_two(1), "Sub": _of_two(-1), "Mul": _mul, "Div": _div,
-    "Flatten": _flatten, "Reshape": _reshape, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Transpose": _transpose,
-    "Pad": _pad, "Slice": _slice, "Concat": _concat, "Identity": _identity, "Dropout": _dropout, "Cast": _cast,
-    "Constant": _constant,
+    "ReduceMean": _reduce_mean, "Add": partial(_of_two, sign=1), "Sub": partial(_of_two, sign=-1), "Mul": _mul,
+    "Div": _div, "Flatten": _flatten, "Reshape": _reshape, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze,
+    "Transpose": _transpose, "Pad": _pad, "Slice": _slice, "Concat": _concat, "Identity": _identity,
+    "Dropout": _dropout, "Cast": _cast, "Constant": _constant,
 }  # fmt: skip
