@@ -1,0 +1,27 @@
+"""What the rule of a certificate allows: decisions go with "pair_backward" alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.verify.audit.test_kernel_laws import forged
+from verify.audit import Verdict
+
+
+@pytest.mark.parametrize(
+    ("rule", "verdict"),
+    [("pair_backward", Verdict.ACCEPT), ("pair_zonotope", Verdict.REJECT), ("separate", Verdict.REJECT)],
+)
+def test_decisions_need_the_backward_rule(rule: str, verdict: Verdict, tmp_path: Path) -> None:
+    def decided(tree: str, leaves: int) -> Verdict:
+        def change(data: dict[str, Any]) -> None:
+            data["rule"]["name"] = rule
+            data["lift"] = None if rule == "separate" else data["lift"]
+            data["claim"]["epsilon"] = "1e6"
+            data["evidence"] = [{"leaves": leaves, "tree": tree} for _ in data["evidence"]]
+
+        return forged("v0_real", tmp_path / "c.json", change)
+
+    assert decided(".", 1) is Verdict.ACCEPT
+    assert decided("z1/0 . .", 2) is verdict
