@@ -14,14 +14,16 @@ from verify.audit import Verdict
     [("pair_backward", Verdict.ACCEPT), ("pair_zonotope", Verdict.REJECT), ("separate", Verdict.REJECT)],
 )
 def test_decisions_need_the_backward_rule(rule: str, verdict: Verdict, tmp_path: Path) -> None:
-    def decided(tree: str, leaves: int) -> Verdict:
+    def decided(tree: str, leaves: int, epsilon: str = "1e6") -> Verdict:
         def change(data: dict[str, Any]) -> None:
             data["rule"]["name"] = rule
             data["lift"] = None if rule == "separate" else data["lift"]
-            data["claim"]["epsilon"] = "1e6"
+            data["claim"]["epsilon"] = epsilon
             data["evidence"] = [{"leaves": leaves, "tree": tree} for _ in data["evidence"]]
 
         return forged("v0_real", tmp_path / "c.json", change)
 
     assert decided(".", 1) is Verdict.ACCEPT
     assert decided("z1/0 . .", 2) is verdict
+    assert decided("z1/0 . .", 2, "1e-9") is Verdict.REJECT
+    assert decided("z1/0 . .", 3) is Verdict.REJECT
