@@ -117,9 +117,8 @@ def _gemm(call: Call) -> Result:
     return p.linear(call.name, x.name, x.shape, weight, bias)
 
 
-def _window(call: Call, kernel: Shape, shape: Shape) -> p.Window:
+def _window(call: Call, kernel: Shape) -> p.Window:
     rank = len(kernel)
-    require(rank == len(shape) - 2, f"{call}: kernel {kernel} does not fit {shape}")
     mode = call.attribute("auto_pad", "NOTSET")
     supported(mode in ("NOTSET", "VALID"), f"{call}: auto_pad {mode}")
     stride = call.attribute("strides", (1,) * rank)
@@ -147,7 +146,7 @@ def _conv(call: Call) -> Result:
     kernel = weight.mantissa.shape[2:]
     require(call.attribute("kernel_shape", kernel) == kernel, f"{call}: kernel_shape does not fit its weights")
     require(bias is None or bias.mantissa.shape == weight.mantissa.shape[:1], f"{call}: bias does not fit its weights")
-    window = _window(call, kernel, (1, *shape))
+    window = _window(call, kernel)
     return _framed(p.convolution(call.name, source, shape, weight, bias, window, call.attribute("group", 1)))
 
 
@@ -163,15 +162,12 @@ def _batch_norm(call: Call) -> Result:
 def _max_pool(call: Call) -> Result:
     supported(not call.attribute("storage_order", 0), f"{call}: storage_order")
     source, shape = _images(call)
-    return _framed(p.max_pool(call.name, source, shape, _window(call, call.attribute("kernel_shape", ()), (1, *shape))))
+    return _framed(p.max_pool(call.name, source, shape, _window(call, call.attribute("kernel_shape", ()))))
 
 
 def _average_pool(call: Call) -> Result:
     source, shape = _images(call)
-    window, counted = (
-        _window(call, call.attribute("kernel_shape", ()), (1, *shape)),
-        call.attribute("count_include_pad", 0),
-    )
+    window, counted = _window(call, call.attribute("kernel_shape", ())), call.attribute("count_include_pad", 0)
     return _framed(p.average_pool(call.name, source, shape, window, bool(counted)))
 
 
@@ -340,8 +336,7 @@ def _identity(call: Call) -> Result:
 def _dropout(call: Call) -> Result:
     call.attribute("ratio", 0.0)
     call.attribute("seed", 0)
-    call.operand(1)
-    supported(call.operand(2) is None, f"{call}: training mode")
+    call.operand(1)  # the ratio; no one asks for operand 2, which says that the network is being trained
     return call.value()
 
 

@@ -17,6 +17,8 @@ from onnx.reference import ReferenceEvaluator
 from tests.verify.audit.exact_semantics import exact_values
 from verify.audit import program
 from verify.audit.onnx_file import read_onnx
+from verify.audit.onnx_operators import OPERATORS, Call, Value
+from verify.audit.onnx_tensor import Constant
 from verify.audit.program import Malformed, Unsupported
 
 Nodes = Sequence[tuple[str, Sequence[str], dict[str, Any]]]
@@ -154,6 +156,8 @@ CASES = {
                                   {"p": longs(1, 0, 2, 0, 3, 0), "v": np.float32([5])}),
     "slice of two axes": Case((1, 4, 5), [("Slice", ["x", "s", "e", "a"], {})],
                               {"s": longs(1, -3), "e": longs(3, -1), "a": longs(1, -1)}),
+    "slice to one": Case((1, 4, 5), [("Slice", ["x", "s", "e", "a"], {})],
+                         {"s": longs(1, 2), "e": longs(2, 3), "a": longs(1, 2)}),
     "slice with steps": Case((1, 4, 5), [("Slice", ["x", "s", "e", "", "d"], {})],
                              {"s": longs(0, 1, 0), "e": longs(1, 4, 5), "d": longs(1, 2, 3)}),
     "slice": Case((1, 4, 5), [("Slice", ["x", "s", "e", "a", "d"], {})],
@@ -273,6 +277,7 @@ REFUSED |= {
     "gemm of rank one": ((3,), [("Gemm", ["x", "w"], {})]),
     "a product with a vector": ((1, 3), [("MatMul", ["x", "v3"], {})]),
     "a product with matrices": ((1, 3), [("MatMul", ["x", "m3"], {})]),
+    "a matrix times a row": ((1, 4), [("MatMul", ["w", "x"], {})]),
     "a matrix times rows": ((1, 3), [("MatMul", ["w", "x"], {})]),
     "squeeze of axes that are no integers": ((1, 3), [("Squeeze", ["x", "zero"], {})]),
     "mean of an axis in front": ((1, 3), [("ReduceMean", ["x"], {"axes": [-3]})]),
@@ -291,6 +296,7 @@ REFUSED |= {
     "global average pool of two images": ((1, 4, 3, 3), [
         ("Reshape", ["x", "two"], {}), ("GlobalAveragePool", ["t0"], {})]),
     "batch norm of one axis": ((2,), [("BatchNormalization", ["x", "n", "n", "n", "n"], {})]),
+    "batch norm of one number": ((1,), [("BatchNormalization", ["x", "n1", "n1", "n1", "n1"], {})]),
     "batch norm of a sequence": ((1, 4), [
         ("Reshape", ["x", "square"], {}), ("BatchNormalization", ["t0", "n", "n", "n", "n"], {})]),
     "batch norm per element": (IMAGE, [("BatchNormalization", ["x", "n", "n", "n", "n"], {"spatial": 0})]),
@@ -305,6 +311,8 @@ REFUSED |= {
     "mul of values": ((1, 3), [("Mul", ["x", "x"], {})]), "div of values": ((1, 3), [("Div", ["x", "x"], {})]),
     "reshape to a length of -2": ((1, 4), [("Reshape", ["x", "minus2"], {})]),
     "reshape to two lengths of -2": ((1, 4), [("Reshape", ["x", "minus22"], {})]),
+    "reshape to lengths of 1 and -2": ((1, 4), [("Reshape", ["x", "minus122"], {})]),
+    "reshape of one number to nothing": ((1, 1), [("Reshape", ["x"], {})]),
     "reshape of one, twice open": ((1, 1), [("Reshape", ["x", "o"], {})]),
     "reshape to a length of nothing": ((1, 4), [("Reshape", ["x", "nothing"], {"allowzero": 1})]),
     "reshape that keeps too little": ((1, 4), [("Reshape", ["x", "zero_open"], {"allowzero": 1})]),
@@ -312,12 +320,14 @@ REFUSED |= {
     "reshape with a length that does not divide": ((1, 4), [("Reshape", ["x", "open3"], {})]),
     "reshape to nothing known": ((1, 4), [("Reshape", ["x", "s1"], {}), ("Relu", ["t0"], {})]),
     "unsqueeze behind the end": ((1, 3), [("Unsqueeze", ["x", "s3"], {})]),
+    "squeeze of a width and more": ((1, 3), [("Squeeze", ["x", "s01"], {})]),
     "squeeze behind the end": ((1, 3), [("Squeeze", ["x", "s3"], {})]),
     "unsqueeze of no axes": ((1, 3), [("Unsqueeze", ["x", "none"], {})]),
     "transpose of fewer axes": ((1, 3), [("Transpose", ["x"], {"perm": [0]})]),
     "transpose of integers": ((1, 3), [("Transpose", ["s"], {}), ("Add", ["x", "t0"], {})]),
     "transpose of nothing": ((1, 3), [("Transpose", [], {})]),
     "pad without pads": ((1, 3), [("Pad", ["x"], {})]),
+    "pad with axes as an attribute": ((1, 3), [("Pad", ["x", "s11"], {"axes": [1]})]),
     "pad with a list of axes": ((1, 3), [("Pad", ["x", "s0000", "", "s11"], {})]),
     "pad with integers": ((1, 3), [("Pad", ["x", "s0000", "s0"], {})]),
     "slice without ends": ((1, 3), [("Slice", ["x", "s1"], {})]),
@@ -326,15 +336,16 @@ REFUSED |= {
     "slice with more axes": ((1, 3), [("Slice", ["x", "s0", "s1", "s11"], {})]),
     "slice with more steps": ((1, 3), [("Slice", ["x", "s0", "s1", "s1", "s11"], {})]),
     "slice with a step of nothing": ((1, 3), [("Slice", ["x", "s0", "s1", "s1", "s0"], {})]),
+    "slice with one step backwards": ((1, 3), [("Slice", ["x", "s00", "s13", "s01", "back2"], {})]),
     "slice of an axis twice, from both ends": ((1, 3), [("Slice", ["x", "s11", "s33", "ends"], {})]),
     "concat with a constant": ((1, 3), [("Concat", ["x", "row"], {"axis": 0})]),
     "concat of other ranks": ((1, 3), [("Unsqueeze", ["x", "s0"], {}), ("Concat", ["x", "t0"], {"axis": 0})]),
     "concat of other ranks, alike but for the axis": ((1, 3), [
-        ("Flatten", ["x"], {"axis": 0}), ("Squeeze", ["t0", "s0"], {}), ("Concat", ["t1", "t0"], {"axis": 0})]),
+        ("Reshape", ["x", "long"], {}), ("Squeeze", ["t0", "s1"], {}), ("Concat", ["t0", "t1"], {"axis": 1})]),
     "concat behind the end": ((1, 3), [("Concat", ["x", "x"], {"axis": 2})]),
     "concat of nothing": ((1, 3), [("Concat", [], {"axis": 0})]),
     "dropout of a constant": ((1, 3), [("Dropout", ["b"], {}), ("Add", ["x", "t0"], {})]),
-    "cast of integers": ((1, 3), [("Cast", ["s"], {"to": 11}), ("Reshape", ["x", "t0"], {})]),
+    "cast of integers": ((1, 3), [("Cast", ["s13"], {"to": 11}), ("Reshape", ["x", "t0"], {})]),
     "cast to nothing": ((1, 4), [("Cast", ["b"], {}), ("Add", ["x", "t0"], {})]),
     "cast to a type of 12": ((1, 4), [("Cast", ["b"], {"to": 12}), ("Add", ["x", "t0"], {})]),
     "a constant of words": ((1, 3), [("Constant", [], {"value": "one"}), ("Add", ["x", "t0"], {})]),
@@ -347,7 +358,9 @@ MORE = {
     "yes": np.array(1, np.int64), "col": integers(4, 1), "b3": B[None, None], "v3": B[:3], "m3": integers(1, 3, 4),
     "zero": np.float32([0]), "i1": integers(2, 2, 3), "two": longs(2, 2, 3, 3), "square": longs(2, 2),
     "long": longs(3, 1),
-    "minus2": longs(2, -2), "minus22": longs(-2, -2), "nothing": longs(0, 4), "zero_open": longs(0, -1),
+    "minus2": longs(2, -2), "minus22": longs(-2, -2), "minus122": longs(1, -2, -2),
+    "s01": longs(0, 1), "s00": longs(0, 0), "s13": longs(1, 3), "back2": longs(1, -1), "nothing": longs(0, 4),
+    "zero_open": longs(0, -1),
     "zeros": longs(0, 0, 0), "open3": longs(3, -1), "s3": longs(3), "none": longs(),
     "s33": longs(3, 3), "ends": longs(-1, 1), "row": integers(1, 3),
 }  # fmt: skip
@@ -389,7 +402,7 @@ FORMS: dict[str, tuple[tuple[int, ...], str, dict[str, Any], list[str], int]] = 
     "squeeze": ((1, 1, 3), "Squeeze", {"axes": [1]}, ["a"], 13),
     "unsqueeze": ((1, 3), "Unsqueeze", {"axes": [1]}, ["a"], 13),
     "pad": ((1, 3), "Pad", {"pads": [0, 1, 0, 2], "value": 2.0}, ["p", "n"], 11),
-    "slice": ((1, 3), "Slice", {"starts": [1], "ends": [3], "axes": [1]}, ["one", "three", "a"], 10),
+    "slice": ((1, 3), "Slice", {"starts": [1], "ends": [3], "axes": [1]}, ["one", "three", "a", "one"], 10),
 }
 
 
@@ -432,13 +445,19 @@ def test_lists_are_attributes_first_and_operands_later(name: str) -> None:
          Case(IMAGE, [("BatchNormalization", ["x", *"nnnn"], {})], {"n": B[:2] + 9}, 14)),
         (Case((1, 3, 2), [("ReduceMean", ["x"], {"axes": [1, -2]})]),
          Case((1, 3, 2), [("ReduceMean", ["x"], {"axes": [1]})])),
-        (Case((1, 3), [("Flatten", ["x"], {})]), Case((1, 3), [("Flatten", ["x"], {"axis": 1})])),
+        (Case((1, 6), [("Reshape", ["x", "s"], {}), ("Flatten", ["t0"], {})], {"s": longs(2, 3)}),
+         Case((1, 6), [("Reshape", ["x", "s"], {}), ("Flatten", ["t0"], {"axis": 1})], {"s": longs(2, 3)})),
+        (Case((1, 3), [("Pad", ["x", "n", "", "n"], {})], {"n": longs()}, 18),
+         Case((1, 3), [("Pad", ["x", "p"], {})], {"p": longs(0, 0, 0, 0)})),
+        (Case((1, 3), [("Pad", ["x"], {"pads": [0, 1, 0, 0]})], {}, 10),
+         Case((1, 3), [("Pad", ["x"], {"pads": [0, 1, 0, 0], "value": 0.0, "mode": "constant"})], {}, 10)),
         (Case((1, 3), [("Gemm", ["x", "w"], {})], {"w": W.T}),
          Case((1, 3), [("Gemm", ["x", "w"], {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0})], {"w": W.T})),
         (Case((1, 3), [("ReduceMean", ["x", "none"], {})], {"none": longs()}, 18),
          Case((1, 3), [("ReduceMean", ["x"], {})])),
         (Case((1, 2, 3), [("Pad", ["x", "p"], {})], {"p": longs(0, 1, 0, 0, 0, 1)}),
          Case((1, 2, 3), [("Pad", ["x", "p", ""], {"mode": "constant"})], {"p": longs(0, 1, 0, 0, 0, 1)})),
+        (Case((1, 3), [("Relu", ["x", "", ""], {})]), Case((1, 3), [("Relu", ["x"], {})])),
         (Case((1, 3), [("Dropout", ["x"], {}), ("Relu", ["x"], {})]), Case((1, 3), [("Relu", ["x"], {})])),
     ],
 )  # fmt: skip
@@ -463,15 +482,41 @@ def test_an_average_without_axes_may_mean_none(opset: int) -> None:
     assert read_onnx(model(named).SerializeToString()).digest == read_onnx(model(plain).SerializeToString()).digest
 
 
+@pytest.mark.parametrize(
+    ("op", "attributes", "opset"),
+    [
+        ("Pad", {"pads": [0, 1], "axes": [1]}, 10), ("Pad", {"axes": [1]}, 13), ("Pad", {"axes": [1]}, 17),
+        ("Slice", {"starts": [0], "ends": [3], "axes": [1], "steps": [2]}, 9),
+    ],
+)  # fmt: skip
+def test_attributes_of_no_opset_are_refused(op: str, attributes: dict[str, Any], opset: int) -> None:
+    operands = ["x"] if opset < 11 else ["x", "s"]
+    case = Case((1, 3), [(op, operands, attributes)], {"s": longs(0, 1)}, opset)
+    with pytest.raises((Malformed, Unsupported)):
+        read_onnx(model(case).SerializeToString())
+
+
 def test_pads_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case((1, 2, 3), [("Pad", ["x", "p"], {})], {"p": longs(0, 0, 1, 0, 1, 1)})
-    for limit, fits in ((15, True), (14, False)):
+    """Before anything of that size is made; places that read nothing are -1."""
+    call = Call("Pad", "y", (Value("x", (2, 3)), Constant((4,), integers=(1, 2, 3, 1))), {}, 13)
+    for limit, fits in ((36, True), (35, False)):
         monkeypatch.setattr(program, "LARGEST_TENSOR", limit)
         if fits:
-            read_onnx(model(case).SerializeToString())
+            found = OPERATORS["Pad"](call)
+            assert isinstance(found, program.Step)
+            assert sorted(found.taps.tolist()) == [-1] * 30 + list(range(6))
         else:
             with pytest.raises(Unsupported):
-                read_onnx(model(case).SerializeToString())
+                OPERATORS["Pad"](call)
+
+
+@pytest.mark.parametrize("op", ["Mul", "Div"])
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_one_factor_is_one_weight(op: str, shape: tuple[int, ...]) -> None:
+    case = Case((1, 3), [(op, ["x", "c"], {})], {"c": np.full(shape, 4, np.float32)})
+    (step,) = read_onnx(model(case).SerializeToString()).steps
+    assert step.weight is not None
+    assert step.weight.mantissa.shape == (1, 1, 1)
 
 
 def test_a_pad_names_its_axes_since_opset_18() -> None:
