@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.verify.audit.test_kernel_laws import forged
-from verify.audit import Verdict
+from verify.audit import Verdict, check
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,21 @@ def test_decisions_need_the_backward_rule(rule: str, verdict: Verdict, tmp_path:
     assert decided("z1/0 . .", 2) is verdict
     assert decided("z1/0 . .", 2, "1e-9") is Verdict.REJECT
     assert decided("z1/0 . .", 3) is Verdict.REJECT
+
+
+def test_leaves_that_forms_do_not_prove_are_proved_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim that needs bounds from the output backward, the same with forms alone, and one that none proves."""
+
+    def verdict(rule: str, epsilon: str) -> Verdict:
+        def change(data: dict[str, Any]) -> None:
+            data["rule"]["name"] = rule
+            data["claim"].update(epsilon=epsilon, domain=[{"lower": ["-1/2"] * 3, "upper": ["1/2"] * 3}])
+            data["evidence"] = [{"leaves": 1, "tree": "."}]
+
+        return forged("v0_real", tmp_path / "c.json", change)
+
+    assert verdict("pair_backward", "0.0275") is Verdict.ACCEPT
+    assert verdict("pair_zonotope", "0.0275") is Verdict.REJECT
+    assert verdict("pair_backward", "1e-9") is Verdict.REJECT
+    monkeypatch.setattr(check._Prover, "_prove_some", lambda self, leaves, *_: leaves[-1:])
+    assert verdict("pair_backward", "0.0275") is Verdict.REJECT
