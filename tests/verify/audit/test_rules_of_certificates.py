@@ -1,12 +1,20 @@
 """What the rule of a certificate allows: decisions go with "pair_backward" alone."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tests.verify.audit.test_edges import changed
 from tests.verify.audit.test_kernel_laws import forged
-from verify.audit import Verdict, check
+from verify.audit import Verdict, audit, check
+from verify.certificate.emit import emit_certificate
+from verify.network.graph import build
+from verify.network.write_onnx import write_onnx
+from verify.spec.box import Box
+from verify.spec.deviation import Leaf
 
 
 @pytest.mark.parametrize(
@@ -45,3 +53,32 @@ def test_leaves_that_forms_do_not_prove_are_proved_or_refused(tmp_path: Path, mo
     assert verdict("pair_backward", "1e-9") is Verdict.REJECT
     monkeypatch.setattr(check._Prover, "_prove_some", lambda self, leaves, *_: leaves[-1:])
     assert verdict("pair_backward", "0.0275") is Verdict.REJECT
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+@pytest.mark.parametrize("rule", ["pair_backward", "pair_zonotope"])
+def test_outputs_in_another_order_prove_nothing_of_their_differences(
+    order: list[int], rule: str, tmp_path: Path
+) -> None:
+    """(x, -3 x) and (x / 2, -3 x) for x from 1 to 2: crosswise the differences are of the other sign."""
+    paths = {"original": tmp_path / "first.onnx", "compact": tmp_path / "second.onnx"}
+    for path, scale in zip(paths.values(), (1.0, 0.5), strict=True):
+        steps = [("r", "relu", ("x",), {}, {}), ("y", "linear", ("r",), {"weight": "w"}, {})]
+        write_onnx(build("x", (1,), steps, "y", {"w": np.array([[scale], [-3.0]], np.float32)}), path)
+    emit_certificate(
+        tmp_path / "c.json", **paths, boxes=[Box.from_floats([1], [2])], epsilon=Fraction(1), lift=(), rule=rule,
+        parameters={"symbols": 10}, trees=[Leaf()],
+    )  # fmt: skip
+    lift = [{"original": "y", "compact": "y", "axis": 0, "kept": order}]
+    for epsilon, tree, verdict in (
+        ("11/10", ".", Verdict.ACCEPT), ("99/100", ".", Verdict.REJECT), ("1/10", ".", Verdict.REJECT),
+        ("1/10", "z1/0 . .", Verdict.REJECT),
+    ):  # fmt: skip
+        changed(
+            tmp_path / "c.json",
+            lambda d, e=epsilon, t=tree: (
+                d.update(lift=lift, evidence=[{"leaves": t.count("."), "tree": t}]),
+                d["claim"].update(epsilon=e),
+            ),
+        )
+        assert audit(tmp_path / "c.json", **paths).verdict is verdict
