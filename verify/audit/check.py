@@ -327,11 +327,9 @@ class _Prover:
         some = Form(x.exponent, x.blocks, x.body[:, :, hard], x.rem[:, hard])
         known = [b.some(hard) for b in known]
         low, high, exponent = Backward(self.backward, some, known).differences(self.ends[0])
-        sharper = enclosure.some(hard).joined(_Enclosure(low, high, exponent))
-        scale = power(enclosure.exponent - sharper.exponent)
-        lows, highs = enclosure.low * scale, enclosure.high * scale
-        lows[:, hard], highs[:, hard] = sharper.low, sharper.high
-        return _Enclosure(lows, highs, sharper.exponent), known
+        lows, highs = np.full_like(enclosure.low, -np.inf), np.full_like(enclosure.high, np.inf)
+        lows[:, hard], highs[:, hard] = low, high
+        return enclosure.joined(_Enclosure(lows, highs, exponent)), known
 
     def _note(self, known: list[Bounds]) -> Callable[[Values], None]:
         """What to do with every value: nothing, or keep its bounds for the descents."""

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from tests.verify.audit.test_edges import changed
-from tests.verify.audit.test_kernel_laws import forged
+from tests.verify.audit.test_kernel_laws import GOLDEN, forged
 from verify.audit import Verdict, audit, check
+from verify.audit.certificate import read_certificate
+from verify.audit.grid import InputGrid
+from verify.audit.rules import Bounds
 from verify.certificate.emit import emit_certificate
 from verify.network.graph import build
 from verify.network.write_onnx import write_onnx
@@ -82,3 +85,21 @@ def test_outputs_in_another_order_prove_nothing_of_their_differences(
             ),
         )
         assert audit(tmp_path / "c.json", **paths).verdict is verdict
+
+
+def test_leaves_that_are_not_hard_keep_their_bounds() -> None:
+    """Of three leaves the middle one is sharpened."""
+    certificate = read_certificate((GOLDEN / "v0_backward.json").read_bytes())
+    nets = [check.read_network([(GOLDEN / f"{name}.onnx").read_bytes()]) for name in ("original", "compact")]
+    prover, box = check._Prover(certificate, *nets), certificate.claim.boxes[0]
+    half = ((box[0][0], (box[0][0] + box[0][1]) / 2), *box[1:])
+    x, known = InputGrid(box).form([half, box, half]), list[Bounds]()
+    before = prover._enclosure(x, known)
+    after, rest = prover._sharpened(x, before, known, np.array([1]))
+    scale = 2.0 ** (before.exponent - after.exponent)
+    for old, new, better in ((before.low, after.low, np.greater_equal), (before.high, after.high, np.less_equal)):
+        assert np.array_equal(new[:, [0, 2]], old[:, [0, 2]] * scale)
+        assert better(new[:, 1], old[:, 1] * scale).all()
+    assert (after.high - after.low < (before.high - before.low) * scale)[:, 1].any()
+    assert all(b.z[0].shape[1] == 1 for b in rest)
+    assert prover._sharpened(x, before, known, np.zeros(0, dtype=np.int64)) == (before, known)
