@@ -52,6 +52,9 @@ def test_leaves_that_forms_do_not_prove_are_proved_or_refused(tmp_path: Path, mo
         return forged("v0_real", tmp_path / "c.json", change)
 
     assert verdict("pair_backward", "0.0275") is Verdict.ACCEPT
+    with monkeypatch.context() as patch:
+        patch.setattr(check, "CHUNK_BYTES", 1)  # every leaf by itself
+        assert verdict("pair_backward", "0.0275") is Verdict.ACCEPT
     assert verdict("pair_zonotope", "0.0275") is Verdict.REJECT
     assert verdict("pair_backward", "1e-9") is Verdict.REJECT
     monkeypatch.setattr(check._Prover, "_prove_some", lambda self, leaves, *_: leaves[-1:])
