@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from provable.allocation.budget import Budget
-from provable.allocation.marginal_loss import allocate
+from provable.allocation.marginal_loss import allocate, outlasting
 from provable.allocation.widths import allowed_widths
 from provable.budgets import BUDGETS
 from provable.budgets.latency import measured
@@ -80,7 +80,7 @@ def counts_by(
     """Group -> channels that stay within a budget; those of `fixed` groups are given."""
     widths = dict(allowed_widths({group.name: len(group.slots) for group in groups}, 1, multiple))
     widths.update({name: (count,) for name, count in (fixed or {}).items()})
-    own = {name: curves[name] for name in widths}
+    own = outlasting({name: curves[name] for name in widths})
     problem = Problem(network, groups, budget, widths, lambda cost, b: allocate(own, cost, b, widths), batch)
     return dict(BUDGETS[budget.kind].meet(problem).counts)
 

@@ -25,7 +25,7 @@ from provable.cost import Counts
 
 KNOB = "largest relative loss paid per unit of cost"
 REPAIRED = 0.05
-"""Share of an earlier layer's squared error that each refit behind it is taken to undo. Measured choice, see the note."""
+"""Share of an earlier layer's squared error that each refit behind it is taken to undo; measured, see the note."""
 
 
 def outlasting(curves: Mapping[str, Matrix]) -> dict[str, Matrix]:
