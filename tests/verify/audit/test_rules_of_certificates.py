@@ -106,3 +106,28 @@ def test_leaves_that_are_not_hard_keep_their_bounds() -> None:
     assert (after.high - after.low < (before.high - before.low) * scale)[:, 1].any()
     assert all(b.z[0].shape[1] == 1 for b in rest)
     assert prover._sharpened(x, before, known, np.zeros(0, dtype=np.int64)) == (before, known)
+
+
+def test_networks_apart_have_errors_of_their_own(tmp_path: Path) -> None:
+    """relu(x) and relu(x - 1/2) + x / 4, in which the errors of both ReLUs would cancel if they were one symbol."""
+    steps = {
+        "original": [("r", "relu", ("x",), {}, {}), ("y", "linear", ("r",), {"weight": "one"}, {})],
+        "compact": [
+            ("a", "shift", ("x",), {"value": "four"}, {}), ("b", "relu", ("a",), {}, {}),
+            ("c", "linear", ("b",), {"weight": "twice", "bias": "back"}, {}), ("d", "relu", ("c",), {}, {}),
+            ("y", "linear", ("d",), {"weight": "sum", "bias": "less"}, {}),
+        ],
+    }  # fmt: skip
+    numbers = {"one": [[1.0]], "four": [4.0], "twice": [[1.0], [1.0]], "back": [-4.5, 0.0], "sum": [[1.0, 0.25]]}
+    arrays = {name: np.array(values, np.float32) for name, values in {**numbers, "less": [-1.0]}.items()}
+    paths = {role: tmp_path / f"{role}.onnx" for role in steps}
+    for role, path in paths.items():
+        used = {name for _, _, _, parameters, _ in steps[role] for name in parameters.values()}
+        write_onnx(build("x", (1,), steps[role], "y", {n: a for n, a in arrays.items() if n in used}), path)
+    for epsilon, verdict in (("37/100", Verdict.REJECT), ("3/10", Verdict.REJECT), ("2", Verdict.ACCEPT)):
+        emit_certificate(
+            tmp_path / "c.json", **paths, boxes=[Box.from_floats([-1], [1])], epsilon=Fraction(epsilon), lift=(),
+            rule="separate", parameters={"symbols": 10}, trees=[Leaf()],
+        )  # fmt: skip
+        changed(tmp_path / "c.json", lambda d: d.update(lift=None))
+        assert audit(tmp_path / "c.json", **paths).verdict is verdict
