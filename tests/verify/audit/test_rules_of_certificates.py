@@ -63,14 +63,15 @@ def test_leaves_that_forms_do_not_prove_are_proved_or_refused(tmp_path: Path, mo
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
 @pytest.mark.parametrize("rule", ["pair_backward", "pair_zonotope"])
+@pytest.mark.parametrize("deep", [False, True])
 def test_outputs_in_another_order_prove_nothing_of_their_differences(
-    order: list[int], rule: str, tmp_path: Path
+    order: list[int], rule: str, deep: bool, tmp_path: Path
 ) -> None:
     """(x, -3 x) and (x / 2, -3 x) for x from 1 to 2: crosswise the differences are of the other sign."""
     paths = {"original": tmp_path / "first.onnx", "compact": tmp_path / "second.onnx"}
     for path, scale in zip(paths.values(), (1.0, 0.5), strict=True):
-        steps = [("r", "relu", ("x",), {}, {}), ("y", "linear", ("r",), {"weight": "w"}, {})]
-        write_onnx(build("x", (1,), steps, "y", {"w": np.array([[scale], [-3.0]], np.float32)}), path)
+        steps = [("r", "relu", ("x",), {}, {}), ("y", "linear", ("r" if deep else "x",), {"weight": "w"}, {})]
+        write_onnx(build("x", (1,), steps[not deep :], "y", {"w": np.array([[scale], [-3.0]], np.float32)}), path)
     emit_certificate(
         tmp_path / "c.json", **paths, boxes=[Box.from_floats([1], [2])], epsilon=Fraction(1), lift=(), rule=rule,
         parameters={"symbols": 10}, trees=[Leaf()],
@@ -130,4 +131,21 @@ def test_networks_apart_have_errors_of_their_own(tmp_path: Path) -> None:
             rule="separate", parameters={"symbols": 10}, trees=[Leaf()],
         )  # fmt: skip
         changed(tmp_path / "c.json", lambda d: d.update(lift=None))
+        assert audit(tmp_path / "c.json", **paths).verdict is verdict
+
+
+@pytest.mark.parametrize("rule", ["pair_backward", "pair_zonotope"])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_outputs_of_other_steps_prove_nothing_of_their_differences(rule: str, swapped: bool, tmp_path: Path) -> None:
+    """The same steps, of which one network puts out the last and the other one before: x and 2 x."""
+    steps = [("h", "linear", ("x",), {"weight": "one"}, {}), ("y", "linear", ("h",), {"weight": "two"}, {})]
+    weights = {"one": np.array([[1.0]], np.float32), "two": np.array([[2.0]], np.float32)}
+    paths = {"original": tmp_path / "first.onnx", "compact": tmp_path / "second.onnx"}
+    for path, output in zip(paths.values(), ("hy" if swapped else "yh"), strict=True):
+        write_onnx(build("x", (1,), steps, output, weights), path)
+    for epsilon, verdict in (("11/10", Verdict.ACCEPT), ("1/2", Verdict.REJECT)):
+        emit_certificate(
+            tmp_path / "c.json", **paths, boxes=[Box.from_floats([-1], [1])], epsilon=Fraction(epsilon), lift=(),
+            rule=rule, parameters={"symbols": 10}, trees=[Leaf()],
+        )  # fmt: skip
         assert audit(tmp_path / "c.json", **paths).verdict is verdict
