@@ -140,6 +140,36 @@ def test_what_is_sharpened_on_the_way_holds() -> None:
                         assert int(ends[0][i, leaf]) * unit <= value <= int(ends[1][i, leaf]) * unit
 
 
+@pytest.mark.parametrize("coarser", [12, 30])
+def test_bounds_in_a_coarse_unit_are_rounded_outward(coarser: int) -> None:
+    case = Two(*(program(*linear_steps(seed)) for seed in (2, 3)))
+    b = case.known[case.last]
+    assert b.y is not None
+    unit = Fraction(2) ** (b.unit + coarser)
+    wide = np.full_like(b.y[0], -(2.0**38)), np.full_like(b.y[0], 2.0**38)
+    low, high, exponent = Backward(case.pair, case.x, case.known).from_input(
+        case.last, Bounds(b.unit + coarser, wide, wide, wide)
+    )
+    assert exponent == b.unit + coarser
+    for leaf, ends in enumerate(case.ends(case.last)):
+        for i, (least, most) in enumerate(ends):
+            assert int(low[i, leaf]) * unit <= least < (int(low[i, leaf]) + 1) * unit + TIGHT
+            assert (int(high[i, leaf]) - 1) * unit - TIGHT < most <= int(high[i, leaf]) * unit
+
+
+def test_a_narrower_network_has_functions_of_its_own_elements() -> None:
+    first = [affine("h", "x", 3, 2), relu("a", "h"), affine("g", "a", 3, 4), relu("b", "g"), affine("y", "b", 2, 5)]
+    second = [*first[:2], affine("g", "a", 2, 6), relu("b", "g", 2), affine("y", "b", 2, 7, window=2)]
+    lift = [Correspondence(name, name, 0, (0, 2)) for name in ("g", "b")]
+    case = Two(program(*first), program(*second), *lift)
+    low, high, exponent = Backward(case.pair, case.x, case.known).differences(case.last)
+    unit = Fraction(2) ** exponent
+    for leaf, ends in enumerate(case.ends(case.last, 2)):
+        for i, (least, most) in enumerate(ends):
+            assert int(low[i, leaf]) * unit <= least
+            assert most <= int(high[i, leaf]) * unit
+
+
 def ends(*pairs: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     low, high = (np.array(column, dtype=np.float64)[:, None] for column in zip(*pairs, strict=True))
     return low, high
