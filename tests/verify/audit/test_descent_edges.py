@@ -1,6 +1,7 @@
 """Descents and decisions where ordinary networks do not lead: fills, other orders, large maps, missing counterparts."""
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -207,6 +208,22 @@ def test_a_multiplier_of_another_output_is_no_multiplier_of_this_one() -> None:
     assert form.body[:, :, 0].tolist() == [[0.0, 0.0], [0.0, 0.0], [-(2.0**29), -3 * 2.0**27]]
     assert form.exponent == -30
     assert not found.further(np.array([[1]]))
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_multipliers_count_for_the_network_whose_value_is_decided(compact: bool) -> None:
+    """One network's arguments are above zero on the whole box, the other's below: a sum with those is false."""
+    above, below = (
+        program(replace(plain().steps[0], bias=integers([shift] * 3, (3,))), Step("a", "relu", ("h",), (3,)))
+        for shift in (20, -20)
+    )
+    case = Known(*((below, above) if compact else (above, below)))
+    decisions = tuple(Decision(compact, 1, i, True) for i in range(3))
+    multipliers = tuple(Multiplier(negative, i, i, 3, 0) for negative in (False, True) for i in range(3))
+    low, high, exponent = bounds_of_parts(case.pair, case.x, case.known, [Part(case.box, decisions, multipliers)], 2)
+    middle = [(p + q) / 2 for p, q in case.box]
+    z, y = (exact_values(net, middle)[-1] for net in case.programs)
+    inside(low[:, 0], high[:, 0], exponent, [p - q for p, q in zip(z, y, strict=True)])
 
 
 def test_hard_leaves_of_many_groups_are_proved_together_and_none_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
