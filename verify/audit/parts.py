@@ -45,7 +45,7 @@ def bounds_of_parts(
     values, mixed, empty = list(box), {}, np.zeros(len(parts), dtype=bool)
     decided = sorted({d.position for part in parts for d in part.decisions})
     for n in decided:
-        kept = pair.kept(n) if pair.stages[n - 1].aligned else None
+        kept = pair.kept(n) if box[n].d is not None else None
         values[n] = _possible(_cut(box[n], n, parts), box[n], kept, empty)
         if kept is not None:
             mixed[n] = _close(box[n], values[n], kept)

@@ -170,6 +170,30 @@ def test_decisions_that_contradict_each_other_leave_no_inputs() -> None:
     assert found.y[0][0].tolist() == [0.0, 0.0]
 
 
+def test_decisions_contradict_a_difference_whose_operands_do_not_belong_together() -> None:
+    """z = 10 x and y = z + 5 behind layers of other widths: z above zero and y below it have no inputs."""
+    nets = []
+    for width, shift in ((3, 0), (2, 5)):
+        first = Step(
+            "h",
+            "affine",
+            ("x",),
+            (width,),
+            THREE.taps,
+            integers([1, 0, 0, 0, 1, 0, 0, 0, 1][: 3 * width], (1, width, 3)),
+        )
+        weight = integers([10, *[0] * (width - 1), *[0, 1, *[0] * (width - 2)] * 2], (1, 3, width))
+        second = Step("g", "affine", ("h",), (3,), np.arange(width)[None, None], weight, integers([shift, 0, 0], (3,)))
+        nets.append(program(first, second, Step("a", "relu", ("g",), (3,)), LAST))
+    case = Known(nets[0], nets[1], Fraction(1))
+    assert [s.aligned for s in case.stages] == [False, False, True, True]
+    signs = [(p, q) for p in (False, True) for q in (False, True)]
+    sides = [Part(case.box, (Decision(False, 2, 0, p), Decision(True, 2, 0, q))) for p, q in signs]
+    low, high, _ = bounds_of_parts(case.pair, case.x, case.known, sides, len(case.stages))
+    assert [not (low[:, i].any() or high[:, i].any()) for i in range(4)] == [False, False, True, False]
+    decided_values_hold(case, [(compact, 2, i) for compact in (False, True) for i in range(3)])
+
+
 def test_decisions_about_values_without_counterpart() -> None:
     """The hidden layers differ in size: both networks' signs can be decided all the same."""
     case = Known(plain(4), plain(3), Fraction(1))
