@@ -24,3 +24,13 @@ def test_a_bound_that_is_a_little_too_small_is_seen(script, monkeypatch):
     monkeypatch.setattr("sys.argv", ["check_coverage.py", "--samples", "12", "--confidences", "0.95"])
     with pytest.raises(SystemExit, match="does not cover"):
         script.main()
+
+
+def test_a_rank_that_is_one_too_large_is_seen(script, monkeypatch):
+    rank = script.tolerance_rank
+    monkeypatch.setattr(script, "tolerance_rank", lambda n, c, d: rank(n, c, d) + (n == 9))
+    monkeypatch.setattr(
+        "sys.argv", ["check_coverage.py", "--samples", "12", "--contents", "0.6", "--confidences", "0.9"]
+    )
+    with pytest.raises(SystemExit, match="does not cover"):
+        script.main()

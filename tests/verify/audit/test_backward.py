@@ -11,14 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.verify.audit.exact_semantics import correspondences, exact_values, read, region
+from tests.verify.audit.known_bounds import known_bounds
 from verify.audit import Verdict, check, planes
 from verify.audit.backward import Backward
 from verify.audit.exact import Resource
-from verify.audit.form import CENTRE, Form
 from verify.audit.grid import InputGrid
 from verify.audit.lift import stages_of_pair
 from verify.audit.program import fractions
-from verify.audit.rules import Bounds, Symbols, Values, bounds_of, propagate
 from verify.audit.transposed import Pair, transposed
 from verify.audit.upper import products, total, upward
 
@@ -128,11 +127,8 @@ def check_containment(attacks: ModuleType, kind: str, seed: int, symbols: int) -
     radius = Fraction(int(rng.integers(1, 32)), 64)
     boxes = [tuple((v, v + 2 * radius) for v in low), tuple((v + radius / 2, v + radius) for v in low)]
     x = InputGrid(boxes[0]).form(boxes)
-    zero = Form(0, CENTRE, np.zeros((count, 1, 2)), np.zeros((count, 2)))
     kept = [np.arange(count), *(s.kept for s in stages)]
-    known: list[Bounds] = []
-    left = np.full(2, float(symbols))
-    propagate(stages, Values(x, x, zero), Symbols(2, left), (), lambda v: known.append(bounds_of(v, kept[len(known)])))
+    known = known_bounds(stages, x, float(symbols))
     forms = list(known)
     lowest, highest, exponent = Backward(Pair(stages, count), x, known).differences(len(stages))
     for leaf, box in enumerate(boxes):

@@ -8,20 +8,26 @@ import numpy as np
 import pytest
 
 from tests.verify.audit.exact_semantics import exact_values
+from tests.verify.audit.known_bounds import known_bounds
 from tests.verify.audit.test_descent_edges import program
 from tests.verify.audit.test_descent_laws import affine, linear_steps, relu
 from verify.audit import backward as module
 from verify.audit.backward import Backward, rectified
-from verify.audit.form import CENTRE, Form
 from verify.audit.grid import InputGrid
 from verify.audit.lift import Correspondence, stages_of_pair
-from verify.audit.program import Program
-from verify.audit.rules import Bounds, Symbols, Values, bounds_of, propagate
+from verify.audit.program import Program, Step
+from verify.audit.rules import Bounds
 from verify.audit.transposed import Pair
 
 TIGHT = Fraction(1, 2**18)
 ROOT = tuple((Fraction(v, 8) - 1, Fraction(v, 8) + 1) for v in (1, -2, 3))
 LEAVES = [ROOT, tuple((a, (a + b) / 2) for a, b in ROOT), (ROOT[0], (Fraction(1, 4), Fraction(1, 3)), ROOT[2])]
+
+
+def relu_steps(first: int, second: int) -> list[Step]:
+    """Two hidden layers by their seeds."""
+    hidden = [affine("h", "x", 3, first), relu("a", "h"), affine("g", "a", 3, second), relu("b", "g")]
+    return [*hidden, affine("y", "b", 2, 5)]
 
 
 class Two:
@@ -30,13 +36,7 @@ class Two:
     def __init__(self, first: Program, second: Program, *lift: Correspondence) -> None:
         self.nets, stages = (first, second), stages_of_pair(first, second, lift)
         self.pair, self.x = Pair(stages, 3), InputGrid(ROOT).form(LEAVES)
-        zero = Form(0, CENTRE, np.zeros((3, 1, 3)), np.zeros((3, 3)))
-        kept = [np.arange(3), *(s.kept for s in stages)]
-        self.known: list[Bounds] = []
-        propagate(
-            stages, Values(self.x, self.x, zero), Symbols(2, np.full(3, 1e6)), (),
-            lambda v: self.known.append(bounds_of(v, kept[len(self.known)])),
-        )  # fmt: skip
+        self.known = known_bounds(stages, self.x)
         self.last = len(stages)
 
     def ends(self, position: int, steps: int = 1) -> Any:
@@ -50,6 +50,14 @@ class Two:
                 rows.append([z[k] - w for k, w in zip(self.pair.kept(position), y, strict=True)])
             found.append([(min(column), max(column)) for column in zip(*rows, strict=True)])
         return found
+
+    def encloses(self, low: np.ndarray, high: np.ndarray, exponent: int) -> None:
+        """The differences at the output lie inside on every leaf."""
+        unit = Fraction(2) ** exponent
+        for leaf, ends in enumerate(self.ends(self.last, 2)):
+            for i, (least, most) in enumerate(ends):
+                assert int(low[i, leaf]) * unit <= least
+                assert most <= int(high[i, leaf]) * unit
 
 
 def widened(b: Bounds, by: float) -> Bounds:
@@ -96,8 +104,8 @@ def test_bounds_that_are_better_are_kept() -> None:
 @pytest.mark.parametrize("moved", [False, True])
 @pytest.mark.parametrize("deep", [False, True])
 def test_differences_behind_relus_hold_and_are_sharper_than_forms(moved: bool, deep: bool) -> None:
-    steps = [affine("h", "x", 3, 2), relu("a", "h"), affine("g", "a", 3, 4), relu("b", "g"), affine("y", "b", 2, 5)]
-    other = [affine("h", "x", 3, 2), relu("a", "h"), affine("g", "a", 3, 6), relu("b", "g"), affine("y", "b", 2, 5)]
+    steps = relu_steps(2, 4)
+    other = relu_steps(2, 6)
     if not deep:
         steps, other = ([*s[:2], affine("y", "a", 2, 5 + i)] for i, s in enumerate((steps, other)))
     lift = [Correspondence("a", "a", 0, (0, 2, 1))] if moved else []
@@ -105,11 +113,7 @@ def test_differences_behind_relus_hold_and_are_sharper_than_forms(moved: bool, d
     forms = list(case.known)
     before = forms[case.last].d
     low, high, exponent = Backward(case.pair, case.x, case.known).differences(case.last)
-    unit = Fraction(2) ** exponent
-    for leaf, ends in enumerate(case.ends(case.last, 2)):
-        for i, (least, most) in enumerate(ends):
-            assert int(low[i, leaf]) * unit <= least
-            assert most <= int(high[i, leaf]) * unit
+    case.encloses(low, high, exponent)
     assert before is not None
     scale = 2.0 ** (exponent - forms[case.last].unit)
     assert (low * scale >= before[0]).all()
@@ -123,8 +127,8 @@ def test_differences_behind_relus_hold_and_are_sharper_than_forms(moved: bool, d
 
 
 def test_what_is_sharpened_on_the_way_holds() -> None:
-    steps = [affine("h", "x", 3, 2), relu("a", "h"), affine("g", "a", 3, 4), relu("b", "g"), affine("y", "b", 2, 5)]
-    other = [affine("h", "x", 3, 7), relu("a", "h"), affine("g", "a", 3, 6), relu("b", "g"), affine("y", "b", 2, 5)]
+    steps = relu_steps(2, 4)
+    other = relu_steps(7, 6)
     case = Two(program(*steps), program(*other))
     Backward(case.pair, case.x, case.known).differences(case.last)
     for leaf, box in enumerate(LEAVES):
@@ -158,16 +162,12 @@ def test_bounds_in_a_coarse_unit_are_rounded_outward(coarser: int) -> None:
 
 
 def test_a_narrower_network_has_functions_of_its_own_elements() -> None:
-    first = [affine("h", "x", 3, 2), relu("a", "h"), affine("g", "a", 3, 4), relu("b", "g"), affine("y", "b", 2, 5)]
+    first = relu_steps(2, 4)
     second = [*first[:2], affine("g", "a", 2, 6), relu("b", "g", 2), affine("y", "b", 2, 7, window=2)]
     lift = [Correspondence(name, name, 0, (0, 2)) for name in ("g", "b")]
     case = Two(program(*first), program(*second), *lift)
     low, high, exponent = Backward(case.pair, case.x, case.known).differences(case.last)
-    unit = Fraction(2) ** exponent
-    for leaf, ends in enumerate(case.ends(case.last, 2)):
-        for i, (least, most) in enumerate(ends):
-            assert int(low[i, leaf]) * unit <= least
-            assert most <= int(high[i, leaf]) * unit
+    case.encloses(low, high, exponent)
 
 
 def ends(*pairs: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

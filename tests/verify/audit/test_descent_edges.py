@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.verify.audit.exact_semantics import exact_values
+from tests.verify.audit.known_bounds import known_bounds
 from tests.verify.audit.test_backward import inside
 from tests.verify.audit.test_every_branch import rows_of_a_sequence
 from tests.verify.audit.test_parts import check_parts
@@ -18,14 +19,13 @@ from verify.audit.backward import Backward
 from verify.audit.certificate import Decision, Multiplier, Part, read_certificate
 from verify.audit.descent import Descent, Planes, _size, columns, three
 from verify.audit.exact import Refuted, Resource
-from verify.audit.form import CENTRE, Form
 from verify.audit.grid import InputGrid
 from verify.audit.lift import Affine, Correspondence, stages_of_pair
 from verify.audit.linear import linear_map
 from verify.audit.parts import bounds_of_parts
 from verify.audit.planes import Inconsistent
 from verify.audit.program import Program, Step, integers
-from verify.audit.rules import Bounds, Symbols, Values, bounds_of, propagate
+from verify.audit.rules import Bounds
 from verify.audit.transposed import Pair
 from verify.audit.upper import total
 
@@ -63,13 +63,7 @@ class Known:
         self.programs, self.stages = (a, b), stages_of_pair(a, b, lift)
         self.box = tuple((Fraction(v, 8) - radius, Fraction(v, 8) + radius) for v in (1, -2, 3))
         self.pair, self.x = Pair(self.stages, 3), InputGrid(self.box).form([self.box])
-        zero = Form(0, CENTRE, np.zeros((3, 1, 1)), np.zeros((3, 1)))
-        kept = [np.arange(3), *(s.kept for s in self.stages)]
-        self.known: list[Bounds] = []
-        propagate(
-            self.stages, Values(self.x, self.x, zero), Symbols(2, np.full(1, 1e6)), (),
-            lambda v: self.known.append(bounds_of(v, kept[len(self.known)])),
-        )  # fmt: skip
+        self.known = known_bounds(self.stages, self.x)
 
     def check(self) -> float:
         """The bounds of the outputs hold at some points; how wide they are."""

@@ -10,17 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.verify.audit.exact_semantics import correspondences, exact_values, read
+from tests.verify.audit.known_bounds import known_bounds
 from tests.verify.audit.test_backward import KINDS, inside, seeds
 from verify.audit import Verdict
 from verify.audit.backward import Backward
 from verify.audit.certificate import MAX_DECISIONS, Decision, Multiplier, Part, walk
 from verify.audit.exact import Refuted
-from verify.audit.form import CENTRE, Form
 from verify.audit.grid import InputGrid
 from verify.audit.lift import stages_of_pair
 from verify.audit.parts import bounds_of_parts
 from verify.audit.program import Malformed
-from verify.audit.rules import Bounds, Symbols, Values, bounds_of, propagate
 from verify.audit.transposed import Pair
 
 UNIT = ((Fraction(0), Fraction(1)), (Fraction(-1, 3), Fraction(1, 3)))
@@ -39,13 +38,7 @@ class Case:
         self.box = tuple((v, v + Fraction(int(rng.integers(1, 64)), 64)) for v in low)
         self.pair = Pair(self.stages, self.count)
         self.x = InputGrid(self.box).form([self.box])
-        self.known: list[Bounds] = []
-        zero = Form(0, CENTRE, np.zeros((self.count, 1, 1)), np.zeros((self.count, 1)))
-        kept = [np.arange(self.count), *(s.kept for s in self.stages)]
-        propagate(
-            self.stages, Values(self.x, self.x, zero), Symbols(2, np.full(1, 1e6)), (),
-            lambda v: self.known.append(bounds_of(v, kept[len(self.known)])),
-        )  # fmt: skip
+        self.known = known_bounds(self.stages, self.x)
         Backward(self.pair, self.x, self.known).differences(len(self.stages))
 
     def point(self) -> list[Fraction]:
